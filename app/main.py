@@ -58,6 +58,8 @@ from app.synthetic import endpoint_api
 from app.synthetic import pages as synthetic_pages
 from app.tokenizers import api as tokenizers_api
 from app.tokenizers import pages as tokenizers_pages
+from app.trash import api as trash_api
+from app.trash import pages as trash_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
@@ -86,6 +88,7 @@ FEATURES = (
     inspection_api,
     endpoint_api,
     synthetic_api,
+    trash_api,
 )
 OPENAI = (
     openai_models,
@@ -119,6 +122,7 @@ PAGES = (
     conversations_pages,
     inspection_pages,
     synthetic_pages,
+    trash_pages,
     home,
     health,
     api_reference,

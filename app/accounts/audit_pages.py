@@ -42,6 +42,8 @@ WORDS: dict[Action, str] = {
     "deployment_created": gettext_noop("Deployed a model"),
     "deployment_changed": gettext_noop("Changed a deployment"),
     "deployment_moved": gettext_noop("Deployed another model"),
+    "trash_restored": gettext_noop("Restored from the trash"),
+    "trash_emptied": gettext_noop("Deleted for good"),
     "deployment_deleted": gettext_noop("Removed a deployment"),
     "conversation_shared": gettext_noop("Shared a conversation by a link"),
     "conversation_unshared": gettext_noop("Ended the sharing of a conversation"),

@@ -138,6 +138,7 @@ def _merge_tokenizers(session: Session, user_id: str, to_id: str) -> list[str]:
     copies = [row for row in session.scalars(own) if row.sha256 in kept]
     for copy in copies:
         same_id = kept[copy.sha256]
+        session.get_one(Tokenizer, same_id).deleted_at = None
         for job in session.scalars(select(Job).where(Job.owner_id == user_id, Job.tokenizer_id == copy.id)):
             job.tokenizer_id = same_id
             if job.spec.tokenizer == copy.id:

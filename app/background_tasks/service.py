@@ -18,7 +18,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, ImportedModel, Job
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
 from app.corpora import service as corpora_service
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 from trainer.limits import Limit, Traits, limit
@@ -102,7 +102,9 @@ def subject(
     try:
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
     except PanelError as error:
-        raise bad_field(field, "checkpoint_unknown", error.message) from error
+        why = in_trash() if is_in_trash(session, ImportedModel, subject_id, principal=principal) else error
+        code = why.code if why.code == "in_trash" else "checkpoint_unknown"
+        raise bad_field(field, code, why.message) from error
     if checkpoint.state != "ready":
         raise bad_field(field, "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
     spec = session.get_one(Job, checkpoint.job_id).spec

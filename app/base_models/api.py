@@ -116,5 +116,4 @@ def delete_model(principal: Submitter, model_id: Id) -> Response:
     """Delete a model and its files. Refused while an unfinished job starts from it."""
     with db.transaction() as session:
         service.delete(session, principal=principal, model_id=model_id)
-    service.remove_files(model_id)
     return Response(status_code=204)

@@ -22,5 +22,4 @@ ROWS = BulkRows(
     directory=lambda model: storage.base_model(model.id),
     delete=lambda session, principal, model_id: service.delete(session, principal=principal, model_id=model_id),
     uses=_uses,
-    then=service.remove_files,
 )

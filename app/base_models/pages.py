@@ -157,15 +157,12 @@ def rename_model(request: Request, principal: Submitter, model_id: Id, name: Ann
 
 @router.post("/models/{model_id}/delete")
 def delete_model(request: Request, principal: Submitter, model_id: Id) -> Response:
-    """Delete a model and its files."""
+    """Move a model to the trash and redirect to the list."""
 
     def verb(session: Any) -> None:
         service.delete(session, principal=principal, model_id=model_id)
 
-    response = _change(request, principal, model_id, verb, "/models")
-    if response.status_code == 303:
-        service.remove_files(model_id)
-    return response
+    return _change(request, principal, model_id, verb, f"/models?trashed={model_id}")
 
 
 def _change(request: Request, principal: Principal, model_id: str, verb: Any, then: str) -> Response:

@@ -129,9 +129,9 @@ def rename(session: Session, *, principal: Principal, model_id: str, name: str) 
 
 
 def delete(session: Session, *, principal: Principal, model_id: str) -> None:
-    """Delete the row of a model; call `remove_files` after the commit.
+    """Move a model to the trash, and end what imports, exports or evaluates it.
 
-    Raises PanelError if an unfinished job starts from the model.
+    Raises PanelError if an unfinished job starts from the model, or a deployment serves it.
     """
     model = _locked(session, principal, model_id)
     using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
@@ -147,8 +147,15 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
             "The deployment “{name}” serves this model. Remove it, or deploy another one there.", name=deployment_name
         )
         raise PanelError(409, "model_in_use", message)
-    deleted_directories.note(session, storage.base_model(model_id))  # if this process dies before it removes the files
     audit_log.record(session, "model_deleted", principal, subject=model.name, subject_id=model_id)
+    if "import" in background_tasks.cancel_of(session, BackgroundTask.model_id, model_id):
+        fail_import(session, model_id=model_id, problems=[{"code": "import_cancelled"}])
+    model.deleted_at = func.now()
+
+
+def purge(session: Session, model: ImportedModel) -> None:
+    """Delete the row of a model, which is locked, for good; the sweep removes its files."""
+    deleted_directories.note(session, storage.base_model(model.id))
     session.delete(model)
 
 
@@ -181,7 +188,11 @@ def check_ready(model: ImportedModel, field: str) -> None:
 
 def jobs_of(session: Session, *, principal: Principal, model_id: str) -> list[tuple[str, str]]:
     """The user's jobs that start from a model: id and name, newest first."""
-    uses_model = (Job.owner_id == principal.user_id, Job.spec["base_model"].as_string() == model_id)
+    uses_model = (
+        Job.owner_id == principal.user_id,
+        Job.deleted_at.is_(None),
+        Job.spec["base_model"].as_string() == model_id,
+    )
     return [
         (row.id, row.name)
         for row in session.execute(select(Job.id, Job.name).where(*uses_model).order_by(Job.id.desc()))

@@ -60,7 +60,10 @@ def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
     "/checkpoints/{checkpoint_id}", status_code=204, responses=errors("checkpoint_deleted", "checkpoint_in_use")
 )
 def delete_checkpoint(principal: Submitter, checkpoint_id: Id) -> Response:
-    """Delete a checkpoint, pinned or not. Refused while a job or a task uses it; its exports and evaluations stay."""
+    """Move a checkpoint to the trash, pinned or not. Refused while a job or a task uses it.
+
+    Its exports and evaluations stay.
+    """
     with db.transaction() as session:
         service.delete(session, principal=principal, checkpoint_id=checkpoint_id)
     return Response(status_code=204)

@@ -17,7 +17,11 @@ from app.web.bulk import MAX_NAMES, BulkRows, listed
 def _uses(session: Session, principal: Principal, checkpoint: Checkpoint) -> list[str]:
     """Whether a checkpoint is pinned, the jobs that start from it, and its exports and evaluations, which stay."""
     starts = or_(Job.resume_from_id == checkpoint.id, Job.spec["base_model"].as_string() == checkpoint.id)
-    jobs = select(Job.name).where(Job.owner_id == principal.user_id, starts).order_by(Job.id.desc())
+    jobs = (
+        select(Job.name)
+        .where(Job.owner_id == principal.user_id, Job.deleted_at.is_(None), starts)
+        .order_by(Job.id.desc())
+    )
     names = session.scalars(jobs.limit(MAX_NAMES + 1)).all()
     num_tasks = session.scalar(select(func.count()).where(BackgroundTask.checkpoint_id == checkpoint.id)) or 0
     tasks = ngettext("{n} export or evaluation stays", "{n} exports and evaluations stay", num_tasks)

@@ -137,10 +137,10 @@ def change_many(request: Request, principal: Submitter, form: FormBody) -> Respo
 
 @router.post("/checkpoints/{checkpoint_id}/delete")
 def delete(principal: Submitter, checkpoint_id: Id) -> Response:
-    """Delete a checkpoint and redirect to its job."""
+    """Move a checkpoint to the trash and redirect to its job."""
     with db.transaction() as session:
         job_id = service.delete(session, principal=principal, checkpoint_id=checkpoint_id).job_id
-    return RedirectResponse(f"/jobs/{job_id}", status_code=303)
+    return RedirectResponse(f"/jobs/{job_id}?trashed={checkpoint_id}", status_code=303)
 
 
 @router.post("/checkpoints/{checkpoint_id}/pin")

@@ -20,7 +20,7 @@ from app.core.i18n import _
 from app.core.json_shapes import StoredFile
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, not_found, visible, visible_to
 from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
@@ -85,7 +85,7 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
 
 
 def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Checkpoint:
-    """Hide a checkpoint, pinned or not; the sweep removes its files.
+    """Move a checkpoint to the trash, pinned or not.
 
     Raises PanelError: 404, 410, or 409 while a job or a background task uses it.
     """
@@ -98,8 +98,20 @@ def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Che
     name = job.name if job is not None else ""
     detail = f"step {row.step}"
     audit_log.record(session, "checkpoint_deleted", principal, subject=name, subject_id=checkpoint_id, detail=detail)
-    row.state = "deleting"
+    row.deleted_at = func.now()
     return row
+
+
+def restore(session: Session, checkpoint: Checkpoint) -> None:
+    """Take a checkpoint, which is locked, out of the trash. Raises 404 while its job is there, which brings it back."""
+    if session.scalar(select(Job.deleted_at).where(Job.id == checkpoint.job_id)) is not None:
+        raise not_found()
+    checkpoint.deleted_at = None
+
+
+def purge(session: Session, row: Checkpoint) -> None:
+    """Delete a checkpoint, which is locked, for good; the sweep removes its files."""
+    row.state, row.deleted_at = "deleting", None
 
 
 def _refuse_to_take_from(session: Session, job: Job, checkpoint_id: str) -> None:
@@ -221,7 +233,9 @@ def best_of_job(session: Session, job_id: str) -> Checkpoint | None:
 def _best(session: Session, ids: Sequence[str]) -> dict[str, Checkpoint]:
     """The same of several jobs."""
     reasons = retention_reasons.reasons(session, ids)
-    intact = select(Checkpoint).where(Checkpoint.state == "ready", Checkpoint.job_id.in_(ids))
+    intact = select(Checkpoint).where(
+        Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None), Checkpoint.job_id.in_(ids)
+    )
     chosen: dict[str, Checkpoint] = {}
     for row in session.scalars(intact.order_by(Checkpoint.id)):
         if row.job_id not in chosen or "best" not in reasons.get(chosen[row.job_id].id, []):

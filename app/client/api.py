@@ -24,6 +24,7 @@ from .shapes import GenerationInfo, UserInfo
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
 from .transport import Transport
+from .trash import Trash
 
 
 class Client:
@@ -53,6 +54,7 @@ class Client:
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)
         self.people = People(self._transport)
+        self.trash = Trash(self._transport)
         self._generator = generation.Generator(self._transport)
 
     def __enter__(self) -> Self:

@@ -7,6 +7,8 @@ CHINESE: dict[str, str] = {
     "Connecting": "正在连接",
     "Ctrl-C stops an answer, Ctrl-D ends the conversation.": "按 Ctrl-C 停止当前回答，按 Ctrl-D 结束对话。",
     "Deleted: {id}": "已删除：{id}",
+    "Restored: {id}": "已恢复：{id}",
+    "The trash is empty.": "回收站是空的。",
     "Export": "导出",
     "Logged in to {url} as {name}.": "已以 {name} 的身份登录 {url}。",
     "Name": "用户名",

@@ -62,12 +62,9 @@ class Jobs:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def submit(self, spec: Mapping[str, Any], *, is_notified: bool = True) -> JobInfo:
-        """Submit a job: a partial TrainSpec, whose recipe fills in the fields that are missing.
-
-        `is_notified`: whether you are notified when it ends or makes no progress.
-        """
-        return self._transport.post(JobInfo, "/jobs", spec, is_notified=is_notified)
+    def submit(self, spec: Mapping[str, Any]) -> JobInfo:
+        """Submit a job: a partial TrainSpec, whose recipe fills in the fields that are missing."""
+        return self._transport.post(JobInfo, "/jobs", spec)
 
     def plan(self, spec: Mapping[str, Any]) -> PlanInfo:
         """Validate a spec and estimate what a job of it would cost, without submitting it."""
@@ -158,7 +155,7 @@ class Jobs:
         self._transport.delete(address("jobs", job_id))
 
     def search(self, request: Mapping[str, Any]) -> SearchInfo:
-        """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed, early_stopping, is_notified."""
+        """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed and early_stopping."""
         return self._transport.post(SearchInfo, "/hyperparameter-searches", request)
 
     def searches(self, limit: int = 50) -> Iterator[SearchInfo]:

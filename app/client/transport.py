@@ -51,12 +51,9 @@ class Transport:
         """The answer to GET. Parameters that are None are left out."""
         return self._read(shape, self._request("GET", path, query))
 
-    def post(self, shape: type[S], path: str, body: Mapping[str, Any] | None = None, **query: Any) -> S:
-        """The answer to POST with a JSON body. It is sent with an Idempotency-Key, so that repeating it is safe.
-
-        Parameters that are None are left out.
-        """
-        return self._read(shape, self._request("POST", path, query, json_body=body, headers=_key()))
+    def post(self, shape: type[S], path: str, body: Mapping[str, Any] | None = None) -> S:
+        """The answer to POST with a JSON body. It is sent with an Idempotency-Key, so that repeating it is safe."""
+        return self._read(shape, self._request("POST", path, {}, json_body=body, headers=_key()))
 
     def put(self, shape: type[S], path: str, body: Mapping[str, Any]) -> S:
         """The answer to PUT with a JSON body."""

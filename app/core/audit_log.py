@@ -44,6 +44,8 @@ Action = Literal[
     "checkpoint_deleted",
     "job_deleted",
     "job_cancelled",
+    "trash_restored",
+    "trash_emptied",
     "deployment_created",
     "deployment_changed",
     "deployment_moved",

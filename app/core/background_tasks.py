@@ -224,6 +224,14 @@ def cancel(task: BackgroundTask) -> bool:
     return True
 
 
+def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], row_id: str) -> list[str]:
+    """Cancel the open tasks of a corpus, checkpoint, model or tokenizer, which is locked. Returns their kinds."""
+    tasks = session.scalars(
+        select(BackgroundTask).where(subject == row_id, BackgroundTask.state.in_(OPEN)).with_for_update()
+    )
+    return [task.kind for task in tasks if cancel(task)]
+
+
 def cancel_evaluations(session: Session, *, corpus_id: str) -> None:
     """Cancel the evaluations on a corpus, which is being deleted."""
     uses_corpus = BackgroundTask.options["corpora"].contains([corpus_id])

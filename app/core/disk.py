@@ -54,7 +54,7 @@ def is_low() -> bool:
 
 TOO_LARGE = gettext_noop(
     "This needs {needed} of disk space, but only {free} is left. Delete corpora, models or exports that are no "
-    "longer needed, or free other space, then try again."
+    "longer needed and empty the trash, or free other space, then try again."
 )
 
 
@@ -63,8 +63,8 @@ def require_room(num_bytes: int = 1, too_large: str = TOO_LARGE) -> None:
     left = room()
     if left <= 0:
         message = _(
-            "The disk of the data directory is full. Delete corpora, models or exports that are no longer needed, or "
-            "free other space, then try again."
+            "The disk of the data directory is full. Delete corpora, models or exports that are no longer needed and "
+            "empty the trash, or free other space, then try again."
         )
         raise PanelError(507, "disk_full", message)
     if num_bytes > left:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import DateTime, MetaData, Text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
@@ -86,3 +86,9 @@ class Base(DeclarativeBase):
         }
     )
     type_annotation_map = _COLUMN_TYPES
+
+
+class Trashable:
+    """Rows that users delete into the trash (app/core/trash.py): from `deleted_at` on nobody sees or uses them."""
+
+    deleted_at: Mapped[datetime | None] = mapped_column(index=True)

@@ -38,7 +38,7 @@ from app.core.json_shapes import (
     Telemetry,
     TokenizerFacts,
 )
-from app.core.model_base import Base, new_id, one_of
+from app.core.model_base import Base, Trashable, new_id, one_of
 from app.core.synthetic_shapes import Synthesis
 from trainer.formats.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
@@ -74,7 +74,7 @@ def _own_id(context: DefaultExecutionContext) -> str:
     return str(context.get_current_parameters()["id"])  # type: ignore[no-untyped-call]
 
 
-class Corpus(Base):
+class Corpus(Trashable, Base):
     """Uploaded text: one version of it, whose files never change. Without an owner it ships with Athanor and everybody
     sees it.
     """
@@ -133,7 +133,7 @@ class CorpusFile(Base):
     num_problems: Mapped[int] = mapped_column(server_default="0")  # bad lines, or 1 if the whole file is refused
 
 
-class Tokenizer(Base):
+class Tokenizer(Trashable, Base):
     """A vocabulary with its rules, in Hugging Face layout on disk, which a job trained, a background task, or neither:
     then it was imported. `sha256` is that of its tokenizer.json; it is None, like `vocab_size`, until that is written.
     """
@@ -159,7 +159,7 @@ class Tokenizer(Base):
     )
 
 
-class Checkpoint(Base):
+class Checkpoint(Trashable, Base):
     """Saved weights at a step, verified and in their final place. `metrics` holds the losses known at that step."""
 
     __tablename__ = "checkpoint"
@@ -183,7 +183,7 @@ class Checkpoint(Base):
     )
 
 
-class ImportedModel(Base):
+class ImportedModel(Trashable, Base):
     """A base model that was trained elsewhere, in Hugging Face layout on disk. Our checkpoints are base models too."""
 
     __tablename__ = "base_model"
@@ -293,7 +293,7 @@ class HyperparameterSearch(Base):
 EVALUATION_IS_DUE = "state = 'succeeded' AND evaluation_corpora <> '[]'"
 
 
-class Job(Base):
+class Job(Trashable, Base):
     """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
     __tablename__ = "job"

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, and_, exists, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from app.core.conversation_models import Conversation
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.core.model_base import Trashable
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.roles import Role, is_at_least
 
@@ -70,8 +71,27 @@ def digest(secret: str) -> str:
 
 
 def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> ColumnElement[bool]:
-    """A condition for the rows a user may see: their own, and those that ship with Athanor (no owner)."""
-    return or_(owner_id == principal.user_id, owner_id.is_(None))
+    """A condition for the rows a user may see: their own, and those that ship with Athanor (no owner).
+
+    What is in the trash is not among them, nor are the tasks that worked on it.
+    """
+    is_own = or_(owner_id == principal.user_id, owner_id.is_(None))
+    table: Any = owner_id.class_
+    if issubclass(table, Trashable):
+        return and_(is_own, table.deleted_at.is_(None))
+    return and_(is_own, ~_works_on_trash()) if table is BackgroundTask else is_own
+
+
+def _works_on_trash() -> ColumnElement[bool]:
+    """Whether the subject of a background task is in the trash. Of checkpoints only their job counts: what was exported
+    and measured of one stays when it alone is deleted.
+    """
+    pairs = ((Corpus, BackgroundTask.corpus_id), (ImportedModel, BackgroundTask.model_id))
+    subjects = (*pairs, (Tokenizer, BackgroundTask.tokenizer_id))
+    of_job = exists().where(
+        Checkpoint.id == BackgroundTask.checkpoint_id, Job.id == Checkpoint.job_id, Job.deleted_at.is_not(None)
+    )
+    return or_(of_job, *(exists().where(table.id == key, table.deleted_at.is_not(None)) for table, key in subjects))
 
 
 def not_found() -> PanelError:
@@ -82,11 +102,27 @@ def not_found() -> PanelError:
 def visible(
     session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
 ) -> Owned:
-    """The row of this id if the user may see it, locked and read afresh if `for_update`. Raises 404."""
+    """The row of this id if the user may see it, locked and read afresh if `for_update`.
+
+    Raises 404, which tells an owner if the row is in the trash.
+    """
     query = select(table).where(table.id == row_id, visible_to(table.owner_id, principal))
     if for_update:
         query = query.with_for_update().execution_options(populate_existing=True)
     row = session.scalar(query)
     if row is None:
-        raise not_found()
+        raise in_trash() if is_in_trash(session, table, row_id, principal=principal) else not_found()
     return row
+
+
+def is_in_trash(session: Session, table: type[Any], row_id: str, *, principal: Principal) -> bool:
+    """Whether a user has a row of this id in the trash."""
+    if not issubclass(table, Trashable):
+        return False
+    own = (table.id == row_id, table.owner_id == principal.user_id)  # type: ignore[attr-defined]
+    return session.scalar(select(exists().where(*own, table.deleted_at.is_not(None)))) or False
+
+
+def in_trash() -> PanelError:
+    """The error for the id of what its owner has moved to the trash."""
+    return PanelError(404, "in_trash", _("This is in the trash. Restore it there to use it again."))

@@ -96,7 +96,8 @@ def check_disk(session: Session, user_id: str | None, num_bytes: int = 0) -> Non
     if used + num_bytes > quota:
         message = _(
             "Your quota of disk space is {quota}; in use: {used}; this needs {needed}. Delete corpora, "
-            "checkpoints, models or exports that you no longer need, or ask an administrator for more.",
+            "checkpoints, models or exports that you no longer need and empty the trash, or ask an administrator for "
+            "more.",
             quota=file_size(quota),
             used=file_size(used),
             needed=file_size(num_bytes),

@@ -251,8 +251,7 @@ def rename_corpus(principal: Submitter, corpus_id: Id, body: NewName) -> CorpusA
     "/corpora/{corpus_id}", status_code=204, tags=["corpora"], responses=errors("corpus_in_use", "corpus_shipped")
 )
 def delete_corpus(principal: Submitter, corpus_id: Id) -> Response:
-    """Delete a corpus and its file. Refused while an unfinished job uses it."""
+    """Move a corpus to the trash. Refused while an unfinished job uses it."""
     with db.transaction() as session:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
-    service.remove_files(corpus_id)
     return Response(status_code=204)

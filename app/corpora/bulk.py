@@ -14,15 +14,21 @@ from app.web.bulk import MAX_NAMES, BulkRows, listed
 def _uses(session: Session, principal: Principal, corpus: Corpus) -> list[str]:
     """Jobs and tokenizers that were trained on a corpus, and its other versions, which stay."""
     in_spec = or_(*(Job.spec[name].contains([corpus.id]) for name in ("corpora", "validation_corpora")))
-    jobs = select(Job.name).where(Job.owner_id == principal.user_id, in_spec).order_by(Job.id.desc())
+    own_jobs = (Job.owner_id == principal.user_id, Job.deleted_at.is_(None))
+    jobs = select(Job.name).where(*own_jobs, in_spec).order_by(Job.id.desc())
     tokenizers = (
         select(Tokenizer.name)
-        .where(Tokenizer.owner_id == principal.user_id, Tokenizer.corpora.contains([corpus.id]))
+        .where(
+            Tokenizer.owner_id == principal.user_id,
+            Tokenizer.deleted_at.is_(None),
+            Tokenizer.corpora.contains([corpus.id]),
+        )
         .order_by(Tokenizer.id.desc())
     )
     job_names = session.scalars(jobs.limit(MAX_NAMES + 1)).all()
     tokenizer_names = session.scalars(tokenizers.limit(MAX_NAMES + 1)).all()
-    others = select(func.count()).where(Corpus.lineage_id == corpus.lineage_id, Corpus.id != corpus.id)
+    of_corpus = (Corpus.lineage_id == corpus.lineage_id, Corpus.id != corpus.id, Corpus.deleted_at.is_(None))
+    others = select(func.count()).where(*of_corpus)
     num_versions = session.scalar(others) or 0
     return [
         sentence
@@ -43,5 +49,4 @@ ROWS = BulkRows(
         session, principal=principal, corpus_id=corpus_id
     ),
     uses=_uses,
-    then=service.remove_files,
 )

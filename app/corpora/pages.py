@@ -412,15 +412,12 @@ def rename_corpus(request: Request, principal: Submitter, corpus_id: Id, name: A
 
 @router.post("/corpora/{corpus_id}/delete")
 def delete_corpus(request: Request, principal: Submitter, corpus_id: Id) -> Response:
-    """Delete a corpus and its file."""
+    """Move a corpus to the trash and redirect to the list."""
 
     def verb(session: Any) -> None:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
 
-    response = _change(request, principal, corpus_id, verb, "/corpora")
-    if response.status_code == 303:
-        service.remove_files(corpus_id)
-    return response
+    return _change(request, principal, corpus_id, verb, f"/corpora?trashed={corpus_id}")
 
 
 def _change(request: Request, principal: Principal, corpus_id: str, verb: Any, then: str) -> Response:

@@ -14,7 +14,7 @@ from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
 from app.core.names import checked_name
-from app.core.principal import Principal, not_found, visible, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.formats import corpus_formats
@@ -23,6 +23,7 @@ from trainer.run_dir import CorpusInput, sha256_file
 MAX_NAME_LENGTH = 120
 MAX_MAPPINGS = 500  # corpora whose mappings are offered
 MAX_EXPIRED = 100  # corpora that one sweep deletes
+CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled"}  # the problem, by the kind of the task
 CorpusOrder = Literal["newest", "name", "size"]
 CorpusState = Literal["parsing", "ready", "failed"]
 CorpusOwner = Literal["own", "shipped"]
@@ -113,7 +114,7 @@ def list_corpora(
     `search` is a part of the name; `kind`, `state` and `owner` (own or shipped) leave out the others.
     """
     newer = aliased(Corpus)
-    is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version)
+    is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version, newer.deleted_at.is_(None))
     is_newest = ~exists().where(is_later)
     is_newest_ready = and_(Corpus.state == "ready", ~exists().where(is_later, newer.state == "ready"))
     query = select(Corpus).where(visible_to(Corpus.owner_id, principal), or_(is_newest, is_newest_ready))
@@ -139,6 +140,8 @@ def require_ready_corpora(
     for corpus_id in ids:
         corpus = corpora.get(corpus_id)
         if corpus is None:
+            if is_in_trash(session, Corpus, corpus_id, principal=principal):
+                raise bad_field(field, "in_trash", in_trash().message)
             message = _("There is no corpus {id}, or it is not yours.", id=corpus_id)
             raise bad_field(field, "corpus_unknown", message)
         if corpus.state == "parsing":
@@ -154,7 +157,8 @@ def require_ready_corpora(
 
 def existing(session: Session, ids: Sequence[str]) -> list[Corpus]:
     """Those of the corpora that have not been deleted, in the given order."""
-    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    query = select(Corpus).where(Corpus.id.in_(ids), Corpus.deleted_at.is_(None))
+    rows = {corpus.id: corpus for corpus in session.scalars(query)}
     return [rows[corpus_id] for corpus_id in ids if corpus_id in rows]
 
 
@@ -231,19 +235,21 @@ def rename(session: Session, *, principal: Principal, corpus_id: str, name: str)
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:
-    """Delete the row of a corpus, and end what parses it or evaluates on it; call `remove_files` after the commit.
-
-    Raises PanelError if a job uses it.
-    """
+    """Move a corpus to the trash, and end what parses it or evaluates on it. Raises PanelError if a job uses it."""
     corpus = own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
     audit_log.record(session, "corpus_deleted", principal, subject=corpus.name, subject_id=corpus.id)
-    _delete(session, corpus)
-
-
-def _delete(session: Session, corpus: Corpus) -> None:
     background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
-    deleted_directories.note(session, storage.corpus(corpus.id))  # if this process dies before it removes the files
+    for kind in background_tasks.cancel_of(session, BackgroundTask.corpus_id, corpus.id):
+        if kind in CANCELLED:
+            fail_parse(session, corpus_id=corpus.id, problems=[{"code": CANCELLED[kind]}])
+    corpus.deleted_at = func.now()
+
+
+def purge(session: Session, corpus: Corpus) -> None:
+    """Delete the row of a corpus, which is locked, for good; the sweep removes its files."""
+    background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
+    deleted_directories.note(session, storage.corpus(corpus.id))
     session.delete(corpus)
 
 
@@ -252,11 +258,11 @@ def delete_expired(session: Session) -> None:
     expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
     for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
         if _job_using(session, corpus) is None:
-            _delete(session, corpus)
+            purge(session, corpus)
 
 
 def remove_files(corpus_id: str) -> None:
-    """Delete the files of a corpus whose row was deleted."""
+    """Delete the files of a corpus without a row."""
     shutil.rmtree(storage.corpus(corpus_id), ignore_errors=True)
 
 
@@ -282,9 +288,7 @@ def install_samples(session: Session) -> None:
 
 def own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
     """A corpus of the user, locked. Raises PanelError: 404, or 403 for one that ships with Athanor."""
-    corpus = session.scalar(select(Corpus).where(Corpus.id == corpus_id).with_for_update())
-    if corpus is None or corpus.owner_id not in (principal.user_id, None):
-        raise not_found()
+    corpus = visible(session, Corpus, corpus_id, principal=principal, for_update=True)
     if corpus.owner_id is None:
         raise PanelError(403, "corpus_shipped", _("This corpus ships with Athanor and cannot be changed."))
     return corpus

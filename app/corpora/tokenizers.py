@@ -9,7 +9,7 @@ from app.core import paging
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Tokenizer
-from app.core.principal import Principal, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible_to
 
 TokenizerOrder = Literal["newest", "name", "size"]
 TokenizerSource = Literal["job", "training", "import"]
@@ -51,6 +51,8 @@ def usable_tokenizer(
     own = select(Tokenizer).where(Tokenizer.id == tokenizer_id, visible).with_for_update(read=True)
     tokenizer = session.scalar(own)
     if tokenizer is None:
+        if is_in_trash(session, Tokenizer, tokenizer_id, principal=principal):
+            raise bad_field(field, "in_trash", in_trash().message)
         message = _("There is no tokenizer {id}, or it is not yours.", id=tokenizer_id)
         raise bad_field(field, "tokenizer_unknown", message)
     if tokenizer.state != "ready":

@@ -13,7 +13,7 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import hyperparameter_search, schemas, service, stream
+from app.jobs import deletion, hyperparameter_search, schemas, service, stream
 from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
@@ -100,18 +100,11 @@ def submit_job(
     idempotency_key: Annotated[
         str | None, Header(description="Makes repeating the request safe.", max_length=idempotency.MAX_KEY_LENGTH)
     ] = None,
-    is_notified: Annotated[
-        bool, Query(description="Whether you are notified when it ends or makes no progress.")
-    ] = True,
 ) -> schemas.JobAnswer:
     """Submit a job."""
     with db.transaction() as session:
         job, is_new = service.submit(
-            session,
-            principal=principal,
-            request=partial_spec,
-            idempotency_key=idempotency_key,
-            is_notified=is_notified,
+            session, principal=principal, request=partial_spec, idempotency_key=idempotency_key
         )
         answer = schemas.job_answer(session, job)
     fault_injection.reach("submitted")
@@ -263,9 +256,9 @@ def resume_job(principal: Submitter, job_id: Id) -> schemas.JobAnswer:
 
 @router.delete("/jobs/{job_id}", status_code=204, tags=["jobs"], responses=errors("job_open", "checkpoint_in_use"))
 def delete_job(principal: Submitter, job_id: Id) -> Response:
-    """Delete a job that has ended, with its metrics, log and checkpoints and their exports and evaluations."""
+    """Move a job that has ended to the trash, with its metrics, log, checkpoints and what was made of those."""
     with db.transaction() as session:
-        service.delete(session, principal=principal, job_id=job_id)
+        deletion.delete(session, principal=principal, job_id=job_id)
     notify_job_changed(job_id)
     return Response(status_code=204)
 

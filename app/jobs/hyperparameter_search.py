@@ -72,7 +72,6 @@ class HyperparameterSearchRequest(BaseModel):
     early_stopping: bool = Field(
         False, description="Cancel jobs whose validation loss is not among the best third (ASHA, arXiv 1810.05934)."
     )
-    is_notified: bool = Field(True, description="Whether you are notified when a job ends or makes no progress.")
 
 
 class HyperparameterSearchAnswer(BaseModel):
@@ -152,9 +151,7 @@ def create(
         key = f"{idempotency_key}-{index}" if idempotency_key else None
         spec = {**request.spec, **values, "name": _job_name(name, values)}
         try:
-            job, is_new = service.submit(
-                session, principal=principal, request=spec, idempotency_key=key, is_notified=request.is_notified
-            )
+            job, is_new = service.submit(session, principal=principal, request=spec, idempotency_key=key)
         except SpecError as error:
             raise _refusal(PanelError(422, "spec_invalid", str(error), spec_fields(error)), values) from error
         except PanelError as error:
@@ -207,7 +204,11 @@ def list_searches(
 def answers(session: Session, searches: Sequence[HyperparameterSearch]) -> list[HyperparameterSearchAnswer]:
     """Searches with their jobs."""
     jobs: dict[str, list[Any]] = {search.id: [] for search in searches}
-    query = select(Job.id, Job.search_id, Job.state).where(Job.search_id.in_(jobs)).order_by(Job.id)
+    query = (
+        select(Job.id, Job.search_id, Job.state)
+        .where(Job.search_id.in_(jobs), Job.deleted_at.is_(None))
+        .order_by(Job.id)
+    )
     for row in session.execute(query):
         jobs[row.search_id].append(row)
     return [

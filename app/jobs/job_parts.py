@@ -58,7 +58,9 @@ def _blind_loss(job: Job) -> float | None:
 
 def corpus_names(session: Session, corpora: Iterable[str]) -> dict[str, str]:
     """The names of corpora by their IDs, without deleted ones."""
-    rows = session.execute(select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora))))
+    rows = session.execute(
+        select(Corpus.id, Corpus.name).where(Corpus.id.in_(list(corpora)), Corpus.deleted_at.is_(None))
+    )
     return {row.id: row.name for row in rows}
 
 
@@ -78,7 +80,8 @@ def _template(name: str) -> Any:
 
 def saved(session: Session, *, job_id: str) -> list[CheckpointAnswer]:
     """The checkpoints of a job whose files exist, newest first."""
-    query = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE))
+    of_job = (Checkpoint.job_id == job_id, Checkpoint.state.in_(LIVE), Checkpoint.deleted_at.is_(None))
+    query = select(Checkpoint).where(*of_job)
     query = query.options(defer(Checkpoint.manifest))  # it may be long
     rows = session.scalars(query.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(MAX_CHECKPOINTS))
     return checkpoint_answers(session, rows.all())

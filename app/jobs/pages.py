@@ -23,7 +23,7 @@ from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
-from app.jobs import form_plan, hyperparameter_search, job_parts, service, stream
+from app.jobs import deletion, form_plan, hyperparameter_search, job_parts, service, stream
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
 from app.jobs.hyperparameter_search import HyperparameterSearchRequest
@@ -173,13 +173,7 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
         return _submit_search(request, principal, submitted, partial_spec, grid, key)
     try:
         with db.transaction() as session:
-            job, _new = service.submit(
-                session,
-                principal=principal,
-                request=partial_spec,
-                idempotency_key=key,
-                is_notified=submitted.is_notified,
-            )
+            job, _new = service.submit(session, principal=principal, request=partial_spec, idempotency_key=key)
             job_id = job.id
     except SpecError as error:
         return _draw_form(request, principal, submitted, refusal=form_plan.as_panel_error(error))
@@ -202,11 +196,7 @@ def _submit_search(
     early_stopping = submitted.fields.get("early_stopping") == "true"
     try:
         search = HyperparameterSearchRequest(
-            name=name[:1_000],
-            spec=partial_spec,
-            grid=grid,
-            early_stopping=early_stopping,
-            is_notified=submitted.is_notified,
+            name=name[:1_000], spec=partial_spec, grid=grid, early_stopping=early_stopping
         )
         with db.transaction() as session:
             row = hyperparameter_search.create(session, principal=principal, request=search, idempotency_key=key)
@@ -414,11 +404,11 @@ def resume(principal: Submitter, job_id: Id) -> Response:
 
 @router.post("/jobs/{job_id}/delete")
 def delete(principal: Submitter, job_id: Id) -> Response:
-    """Delete a job that has ended and redirect to the list."""
+    """Move a job that has ended to the trash and redirect to the list."""
     with db.transaction() as session:
-        service.delete(session, principal=principal, job_id=job_id)
+        deletion.delete(session, principal=principal, job_id=job_id)
     notifications.notify_job_changed(job_id)
-    return RedirectResponse("/jobs", status_code=303)
+    return RedirectResponse(f"/jobs?trashed={job_id}", status_code=303)
 
 
 def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:

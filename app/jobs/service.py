@@ -16,13 +16,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
-from app.checkpoints import service as checkpoints
-from app.core import audit_log, deleted_directories, disk, idempotency, paging, storage
+from app.core import disk, idempotency, paging
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
 from app.core.model_base import new_id
-from app.core.models import TERMINAL, Attempt, BackgroundTask, Checkpoint, Corpus, Job, JobEvent, Tokenizer
+from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
 from app.core.openai_models import Submission
 from app.core.principal import Principal, visible, visible_to
@@ -223,11 +222,9 @@ def submit(
     request: dict[str, Any],
     idempotency_key: str | None = None,
     submission_id: str | None = None,
-    is_notified: bool = True,
 ) -> tuple[Job, bool]:
     """Queue a job; returns it and whether it is new. The same key and body return the same job again.
 
-    `is_notified`: whether its owner is notified when it ends or makes no progress.
     The job of a submission (submissions.py), which counts toward the quota already, has its ID. Raises SpecError or
     PanelError: for wrong fields, for a key used with another body (409), above the user's quota (429), and for a job
     that no machine or disk here can hold.
@@ -247,7 +244,6 @@ def submit(
         "owner_id": principal.user_id,
         "idempotency_key": idempotency_key,
         "body_sha256": body_sha256,
-        "is_notified": is_notified,
     }
     job = session.scalar(insert(Job).values(**values).on_conflict_do_nothing().returning(Job))
     if job is None:  # another request with the key was faster
@@ -452,24 +448,6 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
         job.queued_at = func.now()
         set_state(session, job, "queued", "user", "wish_run")
     return job
-
-
-def delete(session: Session, *, principal: Principal, job_id: str) -> None:
-    """Delete a job that has ended, with its metrics and checkpoints and what was exported or measured of them.
-
-    The sweep removes the files. Raises PanelError: 404, or 409 for a job that has not ended, and while another job or
-    a task uses one of its checkpoints.
-    """
-    job = visible(session, Job, job_id, principal=principal, for_update=True)
-    if job.state not in TERMINAL:
-        raise PanelError(409, "job_open", _("This job has not ended. Cancel it first, then delete it."))
-    ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job_id).with_for_update()).all()
-    checkpoints.refuse_in_use(session, ids)
-    tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
-    outputs = [storage.background_task(task_id) for task_id in tasks]
-    deleted_directories.note(session, storage.run(job_id), *outputs)
-    audit_log.record(session, "job_deleted", principal, subject=job.name, subject_id=job_id)
-    session.delete(job)
 
 
 def _open_job(session: Session, principal: Principal, job_id: str) -> Job:

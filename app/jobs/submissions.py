@@ -32,6 +32,7 @@ from trainer.spec_errors import SpecError
 log = logging.getLogger(__name__)
 
 CORPUS_FIELDS = ("corpora", "validation_corpora")
+HAS_NO_DELETED_JOB = ~exists().where(Job.id == Submission.job_id, Job.deleted_at.is_not(None))
 BATCH = 20  # submissions that are looked at in one round of the scheduler
 # What is learned from each kind of records, where the request does not say it. For text the model decides.
 OBJECTIVES = {
@@ -92,7 +93,7 @@ def plan(session: Session, *, principal: Principal, request: dict[str, Any]) -> 
 def _submitted_before(
     session: Session, principal: Principal, key: str | None, body_sha256: str, is_repeated: bool
 ) -> Submission | None:
-    own = select(Submission).where(Submission.owner_id == principal.user_id)
+    own = select(Submission).where(Submission.owner_id == principal.user_id, HAS_NO_DELETED_JOB)
     if key is not None:
         idempotency.check_key(key)
         submission = session.scalar(own.where(Submission.idempotency_key == key))
@@ -107,7 +108,8 @@ def _submitted_before(
 
 def find(session: Session, *, principal: Principal, submission_id: str, for_update: bool = False) -> Submission | None:
     """A submission of the user; None if there is none with this ID."""
-    query = select(Submission).where(Submission.id == submission_id, visible_to(Submission.owner_id, principal))
+    own = (Submission.id == submission_id, visible_to(Submission.owner_id, principal), HAS_NO_DELETED_JOB)
+    query = select(Submission).where(*own)
     return session.scalar(query.with_for_update() if for_update else query)
 
 

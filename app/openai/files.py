@@ -163,6 +163,7 @@ def _sent_before(principal: Principal, label: Label, stored: uploads.StoredUploa
         Corpus.sha256 == stored.sha256,
         Corpus.filename == label.filename,
         Corpus.purpose == label.purpose,
+        Corpus.deleted_at.is_(None),
         Corpus.created_at > func.now() - idempotency.RETRY_MEMORY,
     )
     with db.transaction() as session:
@@ -248,7 +249,6 @@ def delete_file(principal: Submitter, file_id: str) -> dict[str, Any]:
             message = _("The results of a job are deleted with the job.")
             raise bad_field("file_id", "file_of_job", message)
         service.delete_corpus(session, principal=principal, corpus_id=row.id)
-    service.remove_files(row.id)
     return {"id": f"{PREFIX}{row.id}", "object": "file", "deleted": True}
 
 

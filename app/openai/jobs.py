@@ -78,8 +78,10 @@ def _ids(principal: Principal, wanted: dict[str, str], is_null: bool) -> Any:
     """The IDs of the user's submissions and jobs, perhaps only of those with metadata, or without any."""
     if any("\0" in text for pair in wanted.items() for text in pair):
         raise bad_field("metadata", "character_invalid", _("The request contains a character that cannot be stored."))
-    own = select(Submission.id.label("id")).where(Submission.owner_id == principal.user_id)
-    jobs = select(Job.id.label("id")).where(Job.owner_id == principal.user_id)
+    own = select(Submission.id.label("id")).where(
+        Submission.owner_id == principal.user_id, submissions.HAS_NO_DELETED_JOB
+    )
+    jobs = select(Job.id.label("id")).where(Job.owner_id == principal.user_id, Job.deleted_at.is_(None))
     metadata = Submission.details["metadata"]
     if wanted:
         return own.where(metadata.bool_op("@>")(job_objects.jsonb(wanted)))

@@ -195,14 +195,11 @@ def delete(principal: Submitter, name: str) -> dict[str, Any]:
         if model.is_deployment:
             message = _("{name} is a deployment. Remove it on its page or by /api/v1/deployments.", name=model.id)
             raise bad_field("model", "deployment_not_a_model", message, 409)
-        is_imported = base_models.find(session, principal=principal, model_id=model.source_id) is not None
-        if is_imported:
+        if base_models.find(session, principal=principal, model_id=model.source_id) is not None:
             base_models.delete(session, principal=principal, model_id=model.source_id)
         else:
             for checkpoint_id in _meant(session, principal, model):
                 checkpoints.delete(session, principal=principal, checkpoint_id=checkpoint_id)
-    if is_imported:
-        base_models.remove_files(model.source_id)
     return {"id": model.id, "object": "model", "deleted": True}
 
 

@@ -27,7 +27,7 @@ from app.core.formatting import number
 from app.core.i18n import _, ngettext
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, ImportedModel, Job
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
 from app.playground import failures, generation_queue
 from app.playground.deployments import calls
 from app.playground.deployments.calls import Call
@@ -116,6 +116,8 @@ def _model(session: Session, principal: Principal, model_id: str) -> Checkpoint 
     model = base_models.find(session, principal=principal, model_id=model_id)
     if model is not None and model.state == "ready":
         return model
+    if is_in_trash(session, ImportedModel, model_id, principal=principal):
+        raise in_trash()
     return checkpoints.get(session, principal=principal, checkpoint_id=model_id)
 
 
@@ -313,6 +315,7 @@ def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
 def checkpoints_of_job(session: Session, *, principal: Principal, job_id: str) -> tuple[Job, list[Checkpoint]]:
     """A job and its intact checkpoints, the first step first; also of a job that runs. Raises 404."""
     job = visible(session, Job, job_id, principal=principal)
-    own = select(Checkpoint).where(Checkpoint.job_id == job_id, Checkpoint.state == "ready")
+    of_job = (Checkpoint.job_id == job_id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
+    own = select(Checkpoint).where(*of_job)
     newest = {row.step: row for row in session.scalars(own.order_by(Checkpoint.step, Checkpoint.fence))}
     return job, list(newest.values())

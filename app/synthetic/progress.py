@@ -61,7 +61,12 @@ def assign(session: Session, task: BackgroundTask) -> WritingAssignment | str:
     if generation is None:
         return "generation_gone"
     corpus = session.get(Corpus, generation.corpus_id)
-    if corpus is None or corpus.state != "ready" or corpus.text_sha256 != generation.corpus_sha256:
+    if (
+        corpus is None
+        or corpus.deleted_at is not None
+        or corpus.state != "ready"
+        or corpus.text_sha256 != generation.corpus_sha256
+    ):
         return "source_changed"
     endpoint = session.get(ModelEndpoint, generation.endpoint_id) if generation.endpoint_id is not None else None
     if endpoint is None and generation.endpoint_url is not None:

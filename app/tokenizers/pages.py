@@ -262,12 +262,12 @@ def rename_tokenizer(
 
 @router.post("/tokenizers/{tokenizer_id}/delete")
 def delete_tokenizer(request: Request, principal: Submitter, tokenizer_id: Id) -> Response:
-    """Delete a tokenizer and redirect to the list."""
+    """Move a tokenizer to the trash and redirect to the list."""
 
     def verb(session: Session) -> None:
         service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
 
-    return _change(request, principal, tokenizer_id, verb, "/tokenizers")
+    return _change(request, principal, tokenizer_id, verb, f"/tokenizers?trashed={tokenizer_id}")
 
 
 def _change(

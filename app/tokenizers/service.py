@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -123,10 +123,15 @@ def remove_files(tokenizer_id: str) -> None:
 def record_tokenizer(
     session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
 ) -> Tokenizer:
-    """Record a tokenizer that a job trained. Idempotent: the same vocabulary of the same owner has one row."""
+    """Record a tokenizer that a job trained. Idempotent: the same vocabulary of the same owner has one row, which
+    leaves the trash.
+    """
     values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
-    new = insert(Tokenizer).values(id=new_id(), **values).on_conflict_do_nothing()
-    session.execute(new)
+    new = insert(Tokenizer).values(id=new_id(), **values)
+    same_vocabulary = new.on_conflict_do_update(
+        index_elements=["owner_id", "sha256"], index_where=text("source = 'job'"), set_={"deleted_at": None}
+    )
+    session.execute(same_vocabulary)
     same = select(Tokenizer).where(
         Tokenizer.owner_id == owner_id, Tokenizer.sha256 == sha256, Tokenizer.source == "job"
     )
@@ -135,7 +140,7 @@ def record_tokenizer(
 
 def jobs_of_tokenizers(session: Session, *, principal: Principal) -> dict[str, list[tuple[str, str]]]:
     """The user's jobs by the ID of their tokenizer: ID and name of each job, newest first."""
-    used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id)
+    used = select(Job.tokenizer_id, Job.id, Job.name).where(Job.owner_id == principal.user_id, Job.deleted_at.is_(None))
     jobs: dict[str, list[tuple[str, str]]] = {}
     for tokenizer_id, job_id, name in session.execute(used.order_by(Job.id.desc())):
         if tokenizer_id is not None:
@@ -159,7 +164,10 @@ def rename(session: Session, *, principal: Principal, tokenizer_id: str, name: s
 
 
 def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) -> None:
-    """Delete a tokenizer; the sweep removes its files. Raises PanelError: 404, or 409 while a job uses it."""
+    """Move a tokenizer to the trash, and end its training or import.
+
+    Raises PanelError: 404, or 409 while a job uses it.
+    """
     tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
     uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
     job_name = session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_tokenizer).limit(1))
@@ -168,6 +176,13 @@ def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
             "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job_name
         )
         raise PanelError(409, "tokenizer_in_use", message)
-    deleted_directories.note(session, storage.tokenizer(tokenizer_id))
     audit_log.record(session, "tokenizer_deleted", principal, subject=tokenizer.name, subject_id=tokenizer_id)
+    if background_tasks.cancel_of(session, BackgroundTask.tokenizer_id, tokenizer_id):
+        fail(session, tokenizer_id=tokenizer_id, problems=[{"code": "tokenizer_cancelled"}])
+    tokenizer.deleted_at = func.now()
+
+
+def purge(session: Session, tokenizer: Tokenizer) -> None:
+    """Delete a tokenizer, whose row is locked, for good; the sweep removes its files."""
+    deleted_directories.note(session, storage.tokenizer(tokenizer.id))
     session.delete(tokenizer)

@@ -23,11 +23,13 @@ MAX_NAMES = 5  # of the rows that depend on another one
 
 @dataclass
 class BulkOutcome:
-    """How many rows were changed, what that freed, and why others were not: each reason with the names of its rows."""
+    """How many rows were changed, which of them are in the trash now, and why others were not: each reason with the
+    names of its rows.
+    """
 
     action: str
     num_changed: int = 0
-    num_bytes: int = 0
+    trashed: list[str] = field(default_factory=list)
     refused: dict[str, list[str]] = field(default_factory=dict)
 
     @property
@@ -38,10 +40,10 @@ class BulkOutcome:
 
 @dataclass(frozen=True)
 class BulkRows:
-    """The rows of a list: their table, the name of their boxes, and how they are named, changed and deleted.
+    """The rows of a list: their table, the name of their boxes, and how they are named, changed and moved to the trash.
 
     `uses` are sentences on what depends on a row, `directory` its files, `changes` the verbs besides deletion by their
-    action, and `then` what is done with an ID after the commit of its deletion.
+    action.
     """
 
     table: type[Any]
@@ -51,7 +53,6 @@ class BulkRows:
     uses: Callable[[Session, Principal, Any], list[str]]
     name: Callable[[Session, Any], str] = lambda _session, row: str(row.name)
     changes: dict[str, Callable[[Session, Principal, str], object]] = field(default_factory=dict)
-    then: Callable[[str], object] = lambda _row_id: None
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,8 @@ def change_each(
             outcome.refused.setdefault(_reason(error), []).append(name)
         else:
             outcome.num_changed += 1
+            if action == "delete":
+                outcome.trashed.append(row_id)
             then(row_id)
     return outcome
 
@@ -109,27 +112,15 @@ def change_rows(
         return _confirm(request, principal, rows, view, ids, question)
     if action != "delete" and action not in rows.changes:
         return BulkOutcome(action, refused={_("Choose what to do with the entries."): []})
-    freed: dict[str, int] = {}
+    change = rows.delete if action == "delete" else rows.changes[action]
 
     def verb(session: Session, row_id: str) -> None:
-        if action == "delete":
-            row = visible(session, rows.table, row_id, principal=principal)
-            freed[row_id] = disk.freed_by_deleting([rows.directory(row)])
-            rows.delete(session, principal, row_id)
-        else:
-            rows.changes[action](session, principal, row_id)
+        change(session, principal, row_id)
 
     def name_of(session: Session, row_id: str) -> str:
         return rows.name(session, visible(session, rows.table, row_id, principal=principal))
 
-    def then(row_id: str) -> None:
-        if action == "delete":
-            deleted.append(row_id)
-            rows.then(row_id)
-
-    deleted: list[str] = []
-    outcome = change_each(action, ids, verb, name_of, then)
-    outcome.num_bytes = sum(freed[row_id] for row_id in deleted)
+    outcome = change_each(action, ids, verb, name_of)
     queue.flush_outbox()
     return outcome
 

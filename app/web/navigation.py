@@ -76,6 +76,7 @@ MENU = (
             Link("/nodes", gettext_noop("Nodes")),
             Link("/tasks", gettext_noop("Tasks")),
             Link("/health", gettext_noop("Health")),
+            Link("/trash", gettext_noop("Trash")),
             Link("/audit-log", gettext_noop("Audit log"), "admin"),
             Link("/api/docs", "API"),
         ),

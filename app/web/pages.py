@@ -1,5 +1,6 @@
 """Renders HTML pages and runs the actions of their forms."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -54,8 +55,15 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
 def render(request: Request, template: str, status: int, **context: Any) -> HTMLResponse:
     """Render a template whose `principal` is in the context. Needs no database, so that errors can be rendered."""
     context.setdefault("num_unread", 0)
+    moved = getattr(context.get("outcome"), "trashed", None)
+    context.setdefault("trashed", moved or _trashed(request))
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
     return templates.TemplateResponse(request, template, context, status_code=status)
+
+
+def _trashed(request: Request) -> list[str]:
+    """The IDs of what an action has just moved to the trash, which the page offers to restore."""
+    return [row_id for row_id in request.query_params.getlist("trashed") if re.fullmatch("[0-9a-z]{1,32}", row_id)][:1]
 
 
 def handle_form_action(

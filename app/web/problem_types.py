@@ -15,6 +15,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "busy": ((503,), "Too much is being done at once; Retry-After says when to try again."),
     "headers_too_large": ((431,), "The headers are too many or too long."),
     "http_error": ((400,), "The request cannot be served; the title says why."),
+    "in_trash": ((404, 422), "The user has moved this to the trash; it can be restored there."),
     "internal": ((500,), "An internal error; the server's log has details under the ID of the request."),
     "method_not_allowed": ((405,), "The address does not support the method; Allow lists those it supports."),
     "not_found": ((404,), "There is no such row, or it belongs to another user."),

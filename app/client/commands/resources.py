@@ -176,7 +176,7 @@ def restore_corpus(id: Id, wait: Wait = False, as_json: AsJson = False) -> None:
 
 
 rename_command(corpora, lambda client: client.corpora.rename, "a corpus, with all its versions")
-delete_command(corpora, lambda client: client.corpora.delete, "a corpus and its file")
+delete_command(corpora, lambda client: client.corpora.delete, "a corpus: it moves to the trash")
 
 
 # ---- tokenizers -----------------------------------------------------------------------------------------------------
@@ -231,7 +231,11 @@ def import_tokenizer(
 
 
 rename_command(tokenizers, lambda client: client.tokenizers.rename, "a tokenizer")
-delete_command(tokenizers, lambda client: client.tokenizers.delete, "a tokenizer; checkpoints hold their own copies")
+delete_command(
+    tokenizers,
+    lambda client: client.tokenizers.delete,
+    "a tokenizer: it moves to the trash; checkpoints hold their own copies",
+)
 
 
 # ---- base models ----------------------------------------------------------------------------------------------------
@@ -287,7 +291,7 @@ def import_model(
 
 
 rename_command(models, lambda client: client.models.rename, "a base model")
-delete_command(models, lambda client: client.models.delete, "a base model and its files")
+delete_command(models, lambda client: client.models.delete, "a base model: it moves to the trash")
 
 
 # ---- jobs -----------------------------------------------------------------------------------------------------------
@@ -333,7 +337,9 @@ def _change_command(name: str, verb: Callable[[Client], Callable[[str], Shape]],
 _change_command("pause", lambda client: client.jobs.pause, "Pause a job: it saves a checkpoint and frees its node.")
 _change_command("resume", lambda client: client.jobs.resume, "Resume a paused job.")
 _change_command("cancel", lambda client: client.jobs.cancel, "Cancel a job; its checkpoints are kept.")
-delete_command(jobs, lambda client: client.jobs.delete, "a job that has ended, with its checkpoints")
+delete_command(
+    jobs, lambda client: client.jobs.delete, "a job that has ended, with its checkpoints: they move to the trash"
+)
 
 
 @command(jobs, "log")
@@ -385,7 +391,7 @@ def _pin_command(name: str, verb: Callable[[Client], Callable[[str], Shape]], wh
 
 _pin_command("pin", lambda client: client.checkpoints.pin, "Pin a checkpoint, so that it is never deleted on its own.")
 _pin_command("unpin", lambda client: client.checkpoints.unpin, "Unpin a checkpoint.")
-delete_command(checkpoints, lambda client: client.checkpoints.delete, "a checkpoint")
+delete_command(checkpoints, lambda client: client.checkpoints.delete, "a checkpoint: it moves to the trash")
 
 
 # ---- tasks and recipes ----------------------------------------------------------------------------------------------

@@ -5,7 +5,18 @@ from typing import Any
 
 import typer
 
-from . import account, conversing, deploying, generating, generating_records, pulling, resources, submitting, watching
+from . import (
+    account,
+    conversing,
+    deploying,
+    generating,
+    generating_records,
+    pulling,
+    resources,
+    submitting,
+    trash,
+    watching,
+)
 from .terminal import command
 
 commands = typer.Typer(
@@ -45,6 +56,7 @@ for _name, _group in {
     "conversations": conversing.conversations,
     "records": generating_records.records,
     "tasks": resources.tasks,
+    "trash": trash.trash,
 }.items():
     commands.add_typer(_group, name=_name)
 

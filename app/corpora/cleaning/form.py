@@ -122,7 +122,7 @@ def context(session: Session, principal: Principal, corpus: Corpus, recipe_of: s
     parent = None
     if corpus.cleaning is not None:
         steps = schemas.step_answers(corpus.cleaning, service.examples(corpus)) if corpus.state == "ready" else []
-        parent = session.get(Corpus, corpus.cleaning.parent_id)
+        parent = next(iter(corpora_service.existing(session, [corpus.cleaning.parent_id])), None)
     source = session.get(Corpus, recipe_of) if recipe_of else None
     is_known = source is not None and source.lineage_id == corpus.lineage_id and source.cleaning is not None
     recipe = source.cleaning.recipe if is_known and source is not None and source.cleaning is not None else None

@@ -94,7 +94,7 @@ def child_recipe(session: Session, cleaning: Cleaning) -> dict[str, Any] | None:
     None if the parent or a corpus to compare with was deleted, or is or was read again.
     """
     wanted = {cleaning.parent_id: cleaning.parent_sha256, **cleaning.corpora}
-    rows = {corpus.id: corpus for corpus in session.scalars(select(Corpus).where(Corpus.id.in_(wanted)))}
+    rows = {corpus.id: corpus for corpus in service.existing(session, list(wanted))}
     if {corpus.id: corpus.text_sha256 for corpus in rows.values() if corpus.state == "ready"} != wanted:
         return None
     return recipe_of(rows[cleaning.parent_id], cleaning.recipe, [rows[corpus_id] for corpus_id in cleaning.corpora])

@@ -111,7 +111,8 @@ def _memory_bytes(job: Job, spec: TrainSpec) -> int:
 
 def _saved(session: Session, job: Job) -> list[Saved]:
     """The job's own checkpoints, newest first, then the one that the job continues from."""
-    own = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
+    of_job = (Checkpoint.job_id == job.id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
+    own = select(Checkpoint).where(*of_job)
     rows = list(session.scalars(own.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())))
     origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
     if origin is not None and origin.state == "ready":

@@ -8,7 +8,7 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import Job
 from app.core.principal import Principal, visible
-from app.jobs import service
+from app.jobs import deletion, service
 from app.jobs.lifecycle import notifications
 from app.jobs.service import JobChanges
 from app.web.bulk import BulkOutcome, change_each
@@ -32,7 +32,7 @@ def _change(session: Session, principal: Principal, action: str, job_id: str, ta
     if action == "cancel":
         service.cancel(session, principal=principal, job_id=job_id)
     elif action == "delete":
-        service.delete(session, principal=principal, job_id=job_id)
+        deletion.delete(session, principal=principal, job_id=job_id)
     elif action != "tag":
         raise PanelError(422, "action_unknown", _("Choose what to do with the jobs."))
     elif not tag.strip():

@@ -47,7 +47,7 @@ def list_jobs(
     session: Session, *, search: str = "", is_open: bool = False, limit: int = 50, after: str | None = None
 ) -> tuple[list[EveryonesJob], str | None]:
     """Everybody's jobs, newest first, and the cursor of the next page."""
-    query = select(Job).join(User, User.id == Job.owner_id)
+    query = select(Job).join(User, User.id == Job.owner_id).where(Job.deleted_at.is_(None))
     if is_open:
         query = query.where(Job.state.in_([state for state in STATES if state not in TERMINAL]))
     if search := search.replace("\0", "").strip():
@@ -69,7 +69,7 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> EveryonesJ
     Raises PanelError: 404, or 409 for a job that succeeded or failed.
     """
     job = session.get(Job, job_id, with_for_update=True, populate_existing=True)
-    if job is None:
+    if job is None or job.deleted_at is not None:
         raise not_found()
     answer = _answers(session, [job])[0]
     if job.owner_id != principal.user_id and job.finished_at is None and job.desired != "cancel":

@@ -16,7 +16,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ModelFacts
 from app.core.models import Checkpoint, ImportedModel, Job
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
 from trainer.families import FAMILIES, NETWORK_FIELDS
 from trainer.limits import limit
 from trainer.planning.context_length import max_context_length
@@ -73,6 +73,8 @@ def find(session: Session, principal: Principal, base_id: Any) -> StartingPoint 
     model = base_models.require_ready_model(session, principal=principal, model_id=base_id)
     if model is not None:
         return StartingPoint(model.id, model.facts)
+    if is_in_trash(session, ImportedModel, base_id, principal=principal):
+        raise bad_field("base_model", "in_trash", in_trash().message)
     message = _("No checkpoint or imported model has the ID {id}.", id=base_id)
     checkpoint, job = checkpoint_in_use(session, principal, base_id, bad_field("base_model", "base_unknown", message))
     return _of_checkpoint(session, checkpoint, job)
@@ -85,6 +87,8 @@ def checkpoint_in_use(
     try:
         checkpoint = visible(session, Checkpoint, base_id, principal=principal)
     except PanelError as error:
+        if error.code == "in_trash":
+            raise bad_field(unknown.fields[0].field, error.code, error.message) from error
         raise unknown from error
     # The job deletes checkpoints only while it is locked: those that exist now stay until the new job is stored.
     job = session.get(Job, checkpoint.job_id, with_for_update={"read": True})

@@ -20,7 +20,7 @@ def start_due(session: Session) -> list[str]:
 
     An evaluation that is refused, such as for a deleted corpus, is noted in the history of its job.
     """
-    due = select(Job).where(text(EVALUATION_IS_DUE)).order_by(Job.id).limit(MAX_STARTED)
+    due = select(Job).where(text(EVALUATION_IS_DUE), Job.deleted_at.is_(None)).order_by(Job.id).limit(MAX_STARTED)
     jobs = session.scalars(due.with_for_update(skip_locked=True)).all()
     for job in jobs:
         corpora, job.evaluation_corpora = job.evaluation_corpora, []

@@ -14,22 +14,27 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, deleted_directories, idempotency, storage
-from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
+from app.core import audit_log, db, deleted_directories, idempotency, storage, trash
+from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import open_uploads
 from app.corpora import service as corpora
+from app.jobs import deletion as jobs
 from app.jobs.lifecycle import retention
+from app.tokenizers import service as tokenizers
 from trainer.run_dir import CORPORA_SUFFIX
 
 log = logging.getLogger(__name__)
 
 BATCH = 4  # checkpoints removed in a round, and run directories looked into
 SECONDS = 1.0  # after which a round starts nothing more: jobs wait for the scheduler in the meantime
+MAX_PURGED = 20  # rows of each kind that a round deletes from the trash
 UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
 DAY = 24 * 3600.0
 # What killed processes leave of uploads, parsed text, unpacked archives and downloads.
@@ -82,7 +87,7 @@ def _deleted_checkpoints() -> list[Action]:
 
 
 def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
-    _remove_through_trash(storage.checkpoint(path), checkpoint_id)
+    _remove_directory_at_once(storage.checkpoint(path), checkpoint_id)
     with db.transaction() as session:
         checkpoints.mark_deleted(session, checkpoint_id)
     log.info("sweep: deleted the checkpoint %s", path)
@@ -94,21 +99,21 @@ def _deleted_directories() -> list[Action]:
 
 
 def _remove_directory(path: str) -> None:
-    _remove_through_trash(storage.data() / path, path.replace("/", "-"))
+    _remove_directory_at_once(storage.data() / path, path.replace("/", "-"))
     with db.transaction() as session:
         deleted_directories.record_removal(session, path)
     log.info("sweep: deleted %s", path)
 
 
-def _remove_through_trash(directory: Path, name: str) -> None:
-    """Move it to the trash in one rename, so that it is never seen half deleted; then delete it."""
-    trash = storage.data() / "trash" / name
-    trash.parent.mkdir(exist_ok=True)
-    if trash.exists():  # from a removal that was interrupted
-        shutil.rmtree(trash)
+def _remove_directory_at_once(directory: Path, name: str) -> None:
+    """Move it to trash/ in one rename, so that it is never seen half deleted; then delete it."""
+    leaving = storage.data() / "trash" / name
+    leaving.parent.mkdir(exist_ok=True)
+    if leaving.exists():  # from a removal that was interrupted
+        shutil.rmtree(leaving)
     if directory.exists():
-        directory.rename(trash)
-        shutil.rmtree(trash)
+        directory.rename(leaving)
+        shutil.rmtree(leaving)
 
 
 def _run_actions(run: Path) -> list[Action]:
@@ -149,6 +154,7 @@ def _orphaned_directories() -> list[Action]:
         leaving = {checkpoint_id for checkpoint_id, _path in checkpoints.list_pending_deletion(session, limit=10_000)}
         base_models.forget_unfinished(session)
         corpora.delete_expired(session)
+        _purge_trash(session)
         open_uploads.forget_expired(session)
         idempotency.forget_expired(session)
         audit_log.forget_expired(session)
@@ -180,6 +186,21 @@ def _orphaned_directories() -> list[Action]:
     ]
 
 
+def _purge_trash(session: Session) -> None:
+    """Delete for good what has been in the trash for its time, jobs first: their checkpoints go with them."""
+    purges: tuple[tuple[type[Any], Callable[[Session, Any], None]], ...] = (
+        (Job, jobs.purge),
+        (Checkpoint, checkpoints.purge),
+        (Corpus, corpora.purge),
+        (ImportedModel, base_models.purge),
+        (Tokenizer, tokenizers.purge),
+    )
+    for table, purge in purges:
+        for row in trash.list_expired(session, table, MAX_PURGED):
+            purge(session, row)
+        session.flush()
+
+
 def _cached_of_deleted_corpora(texts: set[str | None]) -> list[Action]:
     """Vocabularies and tokens made from a text that is no corpus any more. No unfinished job uses such a text."""
     lists = [path for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}") if not texts.issuperset(_read_list(path))]
@@ -196,7 +217,7 @@ def _read_list(path: Path) -> list[str]:
 
 def _remove_cached(path: Path) -> None:
     entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
-    _remove_through_trash(entry, f"cache-{entry.name}")
+    _remove_directory_at_once(entry, f"cache-{entry.name}")
     path.unlink(missing_ok=True)
     log.info("sweep: deleted %s, whose corpus was deleted", entry.relative_to(storage.data()))
 

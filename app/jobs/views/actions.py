@@ -48,7 +48,8 @@ class Action:
 
 def offered(session: Session, job: Job) -> list[Action]:
     """The actions for a failed job, the most promising first."""
-    newest = select(Checkpoint).where(Checkpoint.job_id == job.id, Checkpoint.state == "ready")
+    of_job = (Checkpoint.job_id == job.id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
+    newest = select(Checkpoint).where(*of_job)
     checkpoint = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
     actions = []
     if checkpoint is not None and validation.is_resumable(checkpoint) and checkpoint.step < (job.max_steps or 0):

@@ -45,11 +45,6 @@ class SubmittedForm:
         return _identifier(self.fields.get("base_model", ""))
 
     @property
-    def is_notified(self) -> bool:
-        """Whether its user is to be notified when the job ends or makes no progress."""
-        return self.fields.get("is_notified", "true") == "true"
-
-    @property
     def weights(self) -> dict[str, str]:
         """The weight of each chosen corpus, by its ID."""
         texts = [text.strip() for text in SEPARATOR.split(self.fields.get("corpus_weights", ""))]
@@ -95,7 +90,6 @@ def read_form(form: FormData) -> SubmittedForm:
     weights = [fields.get(f"weight-{corpus}", "").strip() for corpus in lists[0]]
     if len(weights) > 1 and any(weights):
         fields["corpus_weights"] = ", ".join(weight or "1" for weight in weights)
-    fields.setdefault("is_notified", "false")  # a box that is not checked is not sent
     return SubmittedForm(fields, *lists)
 
 

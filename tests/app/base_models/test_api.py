@@ -237,12 +237,12 @@ def test_the_model_of_another_user_is_not_found(alice: TestClient, bob: TestClie
     assert alice.get(f"/api/v1/models/{model_id}").status_code == 200
 
 
-def test_a_deleted_model_leaves_no_files(alice: TestClient, folder: Folder) -> None:
+def test_a_deleted_model_keeps_its_files_in_the_trash(alice: TestClient, folder: Folder) -> None:
     model_id = created(alice)
     put(alice, model_id, folder("llama") / "config.json")
     assert alice.delete(f"/api/v1/models/{model_id}").status_code == 204
     assert alice.get(f"/api/v1/models/{model_id}").status_code == 404
-    assert not storage.base_model(model_id).exists()
+    assert storage.base_model(model_id).exists()
 
 
 def test_a_model_used_by_a_job_cannot_be_deleted(alice: TestClient, alice_user: Person) -> None:

@@ -102,7 +102,7 @@ def test_deleting_returns_to_the_list(alice: TestClient, bob: TestClient) -> Non
     model_id = alice.post("/api/v1/models", json={"name": "gone"}).json()["id"]
     assert bob.post(f"/models/{model_id}/delete").status_code == 404
     answer = alice.post(f"/models/{model_id}/delete")
-    assert (answer.status_code, answer.headers["location"]) == (303, "/models")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/models?trashed={model_id}")
     assert alice.get(f"/models/{model_id}").status_code == 404
 
 

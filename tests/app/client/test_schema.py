@@ -28,6 +28,7 @@ from app.client.deployments import DeploymentOptions
 from app.client.model_endpoints import EndpointFields
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
+from app.client.trash import TrashedInfo
 from app.main import create_app
 from tests import api_document
 
@@ -43,7 +44,7 @@ AREAS = {
         "tasks",
         "playground",
     ),
-    *("deployments", "conversations", "people", "hyperparameter-searches", "synthetic data", "notices"),
+    *("deployments", "conversations", "people", "hyperparameter-searches", "synthetic data", "notices", "trash"),
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
 # pages show.
@@ -99,7 +100,6 @@ SEARCH: dict[str, Any] = {
     "num_jobs": 4,
     "seed": 1,
     "early_stopping": True,
-    "is_notified": False,
 }
 
 Calls = dict[str, Callable[[Client, Path], Any]]
@@ -150,7 +150,7 @@ CALLS: Calls = {
     "get_model": lambda client, _file: client.models.get("m"),
     "rename_model": lambda client, _file: client.models.rename("m", "n"),
     "delete_model": lambda client, _file: client.models.delete("m"),
-    "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}, is_notified=False),
+    "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
     "propose_job": lambda client, _file: client.jobs.propose(["c"], 600),
     "preview_template": lambda client, _file: client.jobs.preview_template(
@@ -296,6 +296,10 @@ CALLS: Calls = {
     "add_notice_service": lambda client, _file: client.notices.add_service("n", "json://example.com"),
     "test_notice_service": lambda client, _file: client.notices.test_service("s"),
     "remove_notice_service": lambda client, _file: client.notices.remove_service("s"),
+    "list_trash": lambda client, _file: next(client.trash.list(limit=3)),
+    "restore_from_trash": lambda client, _file: client.trash.restore("x"),
+    "delete_from_trash": lambda client, _file: client.trash.delete("x"),
+    "empty_trash": lambda client, _file: client.trash.empty(),
     "unshare_conversation": lambda client, _file: client.conversations.unshare("t"),
 }
 # Each shape of the client, and the name of its schema.
@@ -365,6 +369,7 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.RecipeInfo: "RecipeAnswer",
     job_shapes.GpuInfo: "Gpu",
     job_shapes.NodeInfo: "NodeAnswer",
+    TrashedInfo: "TrashedAnswer",
     people_shapes.PersonInfo: "UserAnswer",
     people_shapes.QuotasInfo: "Quotas",
     people_shapes.PersonUsage: "UserUsageAnswer",

@@ -2,12 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.accounts import invitations
@@ -93,6 +94,7 @@ class Ids:
     service_id: str
     generation_id: str
     record_id: str
+    trashed_id: str
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +151,9 @@ def ids(database: str, alice_user: Person) -> Ids:
             model_name=MARK,
             settings=RECORD_SETTINGS,
         )
-        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation])
+        trashed = imported_model(alice_user, f"{MARK} trash")
+        trashed.deleted_at = db.now()
+        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation, trashed])
         session.flush()
         draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
         session.add(draft)
@@ -168,6 +172,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             service.id,
             generation.id,
             draft.id,
+            trashed.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 
@@ -307,30 +312,35 @@ def test_a_link_with_a_foreign_id_shows_nothing_of_it(ids: Ids, bob: TestClient,
     assert MARK not in answer.text
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("/jobs", {"corpora": ["{corpus_id}"]}),
-        ("/jobs", {"corpora": ["{own}"], "validation_corpora": ["{corpus_id}"]}),
-        ("/jobs", {"corpora": ["{own}"], "tokenizer": "{tokenizer_id}"}),
-        ("/jobs", {"corpora": ["{own}"], "base_model": "{checkpoint_id}"}),
-        ("/jobs", {"corpora": ["{own}"], "base_model": "{model_id}"}),
-        ("/jobs", {"corpora": ["{own}"], "resume_from_checkpoint": "{checkpoint_id}"}),
-        ("/exports", {"checkpoint": "{checkpoint_id}"}),
-        ("/evaluations", {"corpora": ["{own}"], "checkpoint": "{checkpoint_id}"}),
-        ("/generate", {"checkpoint": "{checkpoint_id}"}),
-        ("/generate", {"checkpoint": "{model_id}"}),
-    ],
-)
+# Requests that name rows: the field that names one of Alice's comes last.
+USES: list[tuple[str, dict[str, Any]]] = [
+    ("/jobs", {"corpora": ["{corpus_id}"]}),
+    ("/jobs", {"corpora": ["{own}"], "validation_corpora": ["{corpus_id}"]}),
+    ("/jobs", {"corpora": ["{own}"], "tokenizer": "{tokenizer_id}"}),
+    ("/jobs", {"corpora": ["{own}"], "base_model": "{checkpoint_id}"}),
+    ("/jobs", {"corpora": ["{own}"], "base_model": "{model_id}"}),
+    ("/jobs", {"corpora": ["{own}"], "resume_from_checkpoint": "{checkpoint_id}"}),
+    ("/exports", {"checkpoint": "{checkpoint_id}"}),
+    ("/evaluations", {"corpora": ["{own}"], "checkpoint": "{checkpoint_id}"}),
+    ("/generate", {"checkpoint": "{checkpoint_id}"}),
+    ("/generate", {"checkpoint": "{model_id}"}),
+]
+
+
+def filled(body: dict[str, Any], ids: Ids, own: str) -> Any:
+    text = json.dumps(body)
+    for name, row_id in {**vars(ids), "own": own}.items():
+        text = text.replace(f"{{{name}}}", row_id)
+    return json.loads(text)
+
+
+@pytest.mark.parametrize(("path", "body"), USES)
 def test_a_foreign_id_cannot_be_used(
     ids: Ids, bob_api: TestClient, bob_user: Person, path: str, body: dict[str, Any]
 ) -> None:
     own = factories.corpus(bob_user, name="Bob's")
     before = fingerprint()
-    text = json.dumps(body)
-    for name, row_id in {**vars(ids), "own": own}.items():
-        text = text.replace(f"{{{name}}}", row_id)
-    answer = bob_api.post(f"/api/v1{path}", json=json.loads(text))
+    answer = bob_api.post(f"/api/v1{path}", json=filled(body, ids, own))
     assert answer.status_code in (404, 422), answer.text
     if answer.status_code == 422:
         assert [error["field"] for error in answer.json()["errors"]] == [list(body)[-1]]
@@ -382,3 +392,60 @@ def test_pages_of_own_rows_name_no_rows_of_others(entangled: dict[str, str], bob
     answer = bob.get(path.format(**entangled))
     assert answer.status_code in (200, 409), path  # 409: a tokenizer without its files
     assert MARK not in answer.text
+
+
+# ---- the trash ------------------------------------------------------------------------------------------------------
+
+TRASHED = {
+    "corpus_id": Corpus,
+    "tokenizer_id": Tokenizer,
+    "model_id": ImportedModel,
+    "job_id": Job,
+    "checkpoint_id": Checkpoint,
+}
+# A task that worked on a checkpoint of a job in the trash, and the file that the corpus is under /v1.
+WITH_TRASHED_ID = [
+    (method, path) for method, path in WITH_ID if re.search(rf"\{{({'|'.join(TRASHED)}|task_id|file_id)\}}", path)
+]
+
+
+@pytest.fixture
+def trashed(ids: Ids) -> Iterator[Ids]:
+    """Alice's rows, of which those of TRASHED are in her trash during the test."""
+    move_to_trash(ids, func.now())
+    yield ids
+    move_to_trash(ids, None)
+
+
+def move_to_trash(ids: Ids, deleted_at: Any) -> None:
+    with db.transaction() as session:
+        for name, table in TRASHED.items():
+            session.execute(update(table).where(table.id == getattr(ids, name)).values(deleted_at=deleted_at))
+        session.execute(update(Job).where(Job.id == ids.job_id).values(state="succeeded"))  # else nodes name it
+
+
+@pytest.mark.parametrize(("method", "path"), WITH_TRASHED_ID)
+def test_what_is_in_the_trash_is_not_found(trashed: Ids, alice: TestClient, method: str, path: str) -> None:
+    before = fingerprint()
+    headers = {"Content-Type": "application/json"}
+    answer = alice.request(method, path_of(path, trashed), content=BODIES.get(path, b"{}"), headers=headers)
+    assert answer.status_code == 404, answer.text
+    assert fingerprint() == before
+
+
+@pytest.mark.parametrize("path", [path for path in LISTS if not re.search("trash|audit-log", path)])
+def test_no_list_contains_what_is_in_the_trash(trashed: Ids, alice: TestClient, path: str) -> None:
+    text = alice.get(path).text
+    names = TRASHED.keys() - ({"corpus_id"} if "jobs" in path else set())  # the spec of the other job names it
+    assert not [name for name in names if getattr(trashed, name) in text]
+
+
+@pytest.mark.parametrize(("path", "body"), USES)
+def test_what_is_in_the_trash_cannot_be_used(
+    trashed: Ids, alice_api: TestClient, alice_user: Person, path: str, body: dict[str, Any]
+) -> None:
+    own = factories.corpus(alice_user, name="Not in the trash")
+    before = fingerprint()
+    answer = alice_api.post(f"/api/v1{path}", json=filled(body, trashed, own))
+    assert (answer.status_code, answer.json()["code"]) in ((404, "in_trash"), (422, "in_trash")), answer.text
+    assert fingerprint() == before

@@ -166,10 +166,10 @@ def test_undecodable_bytes_are_dropped_or_replaced(alice: TestClient, upload: Up
 # ---- deleting -------------------------------------------------------------------------------------------------------
 
 
-def test_a_deleted_corpus_is_removed_from_the_disk(alice: TestClient, upload: Upload) -> None:
+def test_a_deleted_corpus_is_gone_and_keeps_its_files_in_the_trash(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"text")
     assert alice.delete(f"/api/v1/corpora/{corpus['id']}").status_code == 204
-    assert not storage.corpus(corpus["id"]).exists()
+    assert storage.corpus(corpus["id"]).exists()
     assert alice.get(f"/api/v1/corpora/{corpus['id']}").status_code == 404
 
 

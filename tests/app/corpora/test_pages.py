@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.core import db, storage
+from app.core import db
 from app.core.json_shapes import TaskProgress
 from app.corpora import service
 from tests.app.corpora.conftest import Upload
@@ -185,10 +185,11 @@ def test_a_shipped_corpus_cannot_be_changed(alice: TestClient) -> None:
     assert alice.post("/corpora/00songlyrics/delete").status_code == 403
 
 
-def test_deleting_on_the_page_removes_the_row_and_its_files(alice: TestClient, upload: Upload) -> None:
+def test_deleting_on_the_page_returns_to_the_list(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"text")
-    assert alice.post(f"/corpora/{corpus['id']}/delete").headers["location"] == "/corpora"
-    assert not storage.corpus(corpus["id"]).exists()
+    answer = alice.post(f"/corpora/{corpus['id']}/delete")
+    assert answer.headers["location"] == f"/corpora?trashed={corpus['id']}"
+    assert alice.get(f"/corpora/{corpus['id']}").status_code == 404
 
 
 def test_names_and_texts_are_html_escaped(alice: TestClient, upload: Upload) -> None:

@@ -1,4 +1,4 @@
-"""Jobs, checkpoints and tokenizers are deleted: not while something uses them, completely, and for good."""
+"""Jobs, checkpoints and tokenizers are deleted: not while something uses them, into the trash, then completely."""
 
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,8 @@ def test_a_job_is_deleted_with_all_that_belongs_to_it(alice_api: TestClient, ali
     assert alice_api.delete(f"/api/v1/jobs/{job_id}").status_code == 204
     assert alice_api.get(f"/api/v1/jobs/{job_id}").status_code == 404
     assert alice_api.get(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 404
+    assert rows_of(job_id) > 0
+    assert alice_api.delete("/api/v1/trash").status_code == 204
     assert rows_of(job_id) == 0
     sweep()
     assert not storage.run(job_id).exists()
@@ -93,6 +95,7 @@ def test_a_deleted_job_is_not_restored_before_its_files_are_removed(
 ) -> None:
     job_id, _checkpoint_id = ended(alice_user, corpus)
     assert alice_api.delete(f"/api/v1/jobs/{job_id}").status_code == 204
+    assert alice_api.delete(f"/api/v1/trash/{job_id}").status_code == 204
     assert [line for line in rescan() if job_id in line] == []
     assert alice_api.get(f"/api/v1/jobs/{job_id}").status_code == 404
 
@@ -150,6 +153,10 @@ def test_a_checkpoint_is_deleted_and_its_exports_stay(alice_api: TestClient, ali
     task_id = task_on(checkpoint_id, alice_user, "succeeded")
     alice_api.post(f"/api/v1/checkpoints/{checkpoint_id}/pin")
     assert alice_api.delete(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 204
+    assert alice_api.get(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 404
+    sweep()
+    assert len(list((storage.run(job_id) / "checkpoints").iterdir())) == 1
+    assert alice_api.delete(f"/api/v1/trash/{checkpoint_id}").status_code == 204
     assert alice_api.get(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 410
     assert alice_api.delete(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 410
     sweep()
@@ -203,6 +210,7 @@ def test_a_tokenizer_is_deleted_once_no_open_job_uses_it(
     assert "“Needs it”" in refused.json()["title"]
     alice_api.post(f"/api/v1/jobs/{job_id}/cancel")
     assert alice_api.delete(f"/api/v1/tokenizers/{tokenizer_id}").status_code == 204
+    assert alice_api.delete(f"/api/v1/trash/{tokenizer_id}").status_code == 204
     sweep()
     assert not directory.exists()
     with db.transaction() as session:
@@ -216,6 +224,9 @@ def test_a_job_that_chose_a_deleted_tokenizer_is_not_continued_with_another(
     job_id, checkpoint_id = ended(alice_user, corpus, tokenizer=tokenizer_id)
     assert alice_api.delete(f"/api/v1/tokenizers/{tokenizer_id}").status_code == 204
     steps = 2 * (factories.row(job_id).max_steps or 0)
+    answer = alice_api.post("/api/v1/jobs", json={"resume_from_checkpoint": checkpoint_id, "max_steps": steps})
+    assert refusal(answer) == (422, "in_trash")
+    assert alice_api.delete(f"/api/v1/trash/{tokenizer_id}").status_code == 204
     answer = alice_api.post("/api/v1/jobs", json={"resume_from_checkpoint": checkpoint_id, "max_steps": steps})
     assert refusal(answer) == (422, "tokenizer_unknown")
 
@@ -235,7 +246,7 @@ def test_pages_ask_before_they_delete(alice: TestClient, alice_user: Person, cor
         assert '<dialog id="delete"' in page
         assert f'action="{path}/delete"' in page
         answer = alice.post(f"{path}/delete")
-        assert (answer.status_code, answer.headers["location"]) == (303, then)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{then}?trashed={path.rpartition('/')[2]}")
 
 
 def test_the_page_of_an_unfinished_job_offers_no_deletion(alice: TestClient, alice_user: Person, corpus: str) -> None:

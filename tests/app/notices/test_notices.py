@@ -20,7 +20,6 @@ from app.jobs.scheduling import stalls
 from app.jobs.scheduling.scheduler import Scheduler
 from app.notices import service, stream
 from tests.app.jobs import factories
-from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 
 SMALL = {"max_steps": 4, "warmup_steps": 1, "name": "Scribe"}
@@ -98,25 +97,6 @@ def test_the_form_of_a_job_mutes_it(alice_user: Person, corpus: str, alice: Test
     assert factories.row(job_id).is_notified is False
     alice.post(f"/jobs/{job_id}/edit", data={"name": "Scribe", "is_notified": "true"})
     assert factories.row(job_id).is_notified is True
-
-
-def test_a_job_is_muted_as_it_is_submitted(alice_user: Person, alice: TestClient) -> None:
-    corpus = factories.corpus(alice_user, text=factories.TEXT * 10)
-    form = HtmlForm.of(alice.get(f"/jobs/new?corpus={corpus}").text)
-    assert form.sent["is_notified"] == ["true"]
-    boxes = {name: values for name, values in form.sent.items() if name != "is_notified"}
-
-    planned = HtmlForm.of(alice.post("/jobs/plan", data=boxes).text)
-    muted = alice.post("/jobs", data=boxes)
-    loud = alice.post("/jobs", data={**form.sent, "key": "another", "name": "loud"})
-    by_rest = alice.post("/api/v1/jobs?is_notified=false", json={"recipe": "tiny", "corpora": [corpus]})
-
-    assert "is_notified" not in planned.sent
-    assert [factories.row(answer.headers["location"].rpartition("/")[2]).is_notified for answer in (muted, loud)] == [
-        False,
-        True,
-    ]
-    assert (by_rest.status_code, by_rest.json()["is_notified"]) == (201, False)
 
 
 def test_choices_decide_the_channels_of_each_event(alice_user: Person, corpus: str, alice: TestClient) -> None:

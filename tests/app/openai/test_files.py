@@ -70,7 +70,7 @@ def test_a_deleted_file_is_gone(alice_client: ClientCalls, openai: Any) -> None:
     assert alice_client("files.delete", file.id).deleted
     with pytest.raises(openai.NotFoundError):
         alice_client("files.retrieve", file.id)
-    assert not storage.corpus(file.id.removeprefix("file-")).exists()
+    assert file.id.removeprefix("file-") not in str(alice_client("files.list").data)
 
 
 def test_a_file_in_use_by_a_job_cannot_be_deleted(alice_client: ClientCalls, openai: Any, alice_user: Person) -> None:

@@ -115,14 +115,15 @@ def test_corpora_are_deleted_but_for_those_in_use(alice: TestClient, alice_user:
     uses = row_of(asked.text, "free")
     assert all(word in uses for word in ("Jobs: ended job", "Tokenizers: vocabulary", "1 other version stays"))
     assert "The job “open job” uses this corpus" in row_of(asked.text, "busy")
-    assert f"frees {disk.freed_by_deleting([storage.corpus(free)])} B" in asked.text
+    assert f"Their files, {disk.freed_by_deleting([storage.corpus(free)])} B, are deleted after 7 days" in asked.text
     assert alice.get(f"/api/v1/corpora/{free}").status_code == 200  # nothing has happened
     assert ("corpus", free) in fields(asked.text)
     assert ("corpus", busy) not in fields(asked.text)
     assert ("q", "x") in fields(asked.text)
     done = confirm(alice, "corpora", asked.text)
-    assert "Deleted: 1. That frees 508 B." in done
-    assert not storage.corpus(free).exists()
+    assert "1 entry was moved to the trash." in done
+    assert ("row", free) in fields(done)
+    assert storage.corpus(free).exists()
     assert [alice.get(f"/api/v1/corpora/{one}").status_code for one in (free, busy, other)] == [404, 200, 200]
 
 
@@ -131,10 +132,9 @@ def test_what_became_used_meanwhile_is_named_and_stays(alice: TestClient, alice_
     using(alice_user, "tuning", base_model=busy)
     data = {"model": [free, busy], "action": "delete", "confirmed": "true"}
     done = alice.post("/models/bulk", data=data).text
-    assert "Deleted: 1. That frees 10 B." in done
+    assert "1 entry was moved to the trash." in done
     assert "busy model: The job “tuning” starts from this model" in done
-    assert not storage.base_model(free).exists()
-    assert storage.base_model(busy).exists()
+    assert [alice.get(f"/api/v1/models/{one}").status_code for one in (free, busy)] == [404, 200]
 
 
 @pytest.mark.parametrize(
@@ -152,10 +152,10 @@ def test_a_deletion_is_asked_for_and_carried_out(
     listed = alice.get(f"/{kind}").text
     assert all(f'name="{box}" value="{row_id}" form="selection"' in listed for row_id in ids)
     asked = alice.post(f"/{kind}/bulk", data={box: ids, "action": "delete"}).text
-    assert "Deleting 2 of them permanently frees 1.2 KiB." in asked
+    assert "2 of them move to the trash. Their files, 1.2 KiB, are deleted after 7 days" in asked
     with db.transaction() as session:
         assert len(session.scalars(select(table).where(table.id.in_(ids))).all()) == 2  # type: ignore[attr-defined]
-    assert "Deleted: 2. That frees 1.2 KiB." in confirm(alice, kind, asked)
+    assert "2 entries were moved to the trash." in confirm(alice, kind, asked)
     assert not any(row_id in alice.get(f"/api/v1/{kind}").text for row_id in ids)
 
 

@@ -224,6 +224,10 @@ def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_fro
     with db.transaction() as session:
         corpora.delete_corpus(session, principal=alice_user.principal, corpus_id=second)
     all_round()
+    assert [entry.exists() for entry in entries] == [True, True]  # the corpus may be restored
+    with db.transaction() as session:
+        corpora.purge(session, session.get_one(Corpus, second))
+    all_round()
     assert [entry.exists() for entry in entries] == [True, False]
     assert len(list((storage.cache() / "tokenizers").iterdir())) == 2  # the other entry and its list
 

@@ -1,0 +1,48 @@
+"""JSON routes of the trash."""
+
+from fastapi import APIRouter, Response
+
+from app.core import db
+from app.core.paging import Listing
+from app.trash import service
+from app.trash.schemas import TrashedAnswer
+from app.web.auth import Reader, Submitter
+from app.web.idempotency import ApiRoute
+from app.web.paging import After, Limit
+from app.web.parameters import Id
+
+router = APIRouter(route_class=ApiRoute, tags=["trash"])
+
+
+@router.get("/trash")
+def list_trash(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[TrashedAnswer]:
+    """List what you have deleted in the last seven days, the last first.
+
+    Checkpoints that were deleted with their job are not listed: they come back with it.
+    """
+    with db.transaction() as session:
+        rows, following = service.list_trash(session, principal=principal, limit=limit, after=after)
+    return Listing(data=rows, next=following)
+
+
+@router.post("/trash/{trashed_id}/restore", status_code=204)
+def restore_from_trash(principal: Submitter, trashed_id: Id) -> Response:
+    """Take a corpus, base model, tokenizer, checkpoint or job out of the trash."""
+    with db.transaction() as session:
+        service.restore(session, principal=principal, row_id=trashed_id)
+    return Response(status_code=204)
+
+
+@router.delete("/trash/{trashed_id}", status_code=204)
+def delete_from_trash(principal: Submitter, trashed_id: Id) -> Response:
+    """Delete something in the trash for good, with its files."""
+    with db.transaction() as session:
+        service.purge(session, principal=principal, row_id=trashed_id)
+    return Response(status_code=204)
+
+
+@router.delete("/trash", status_code=204)
+def empty_trash(principal: Submitter) -> Response:
+    """Delete everything in your trash for good."""
+    service.empty(principal)
+    return Response(status_code=204)

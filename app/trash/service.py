@@ -1,0 +1,156 @@
+"""What a user has in the trash: listed together, restored, or deleted for good."""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BigInteger, Subquery, cast, func, literal, null, select, tuple_, union_all
+from sqlalchemy.orm import Session
+
+from app.base_models import service as base_models
+from app.checkpoints import service as checkpoints
+from app.core import audit_log, db, disk, storage, trash
+from app.core.errors import PanelError
+from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.principal import Principal, not_found
+from app.corpora import service as corpora
+from app.jobs import deletion as jobs
+from app.tokenizers import service as tokenizers
+from app.trash.schemas import TrashedAnswer, TrashKind
+
+BATCH = 100  # rows that one transaction deletes
+
+
+def _restore(_session: Session, row: Any) -> None:
+    row.deleted_at = None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Rows that can be in the trash. `num_bytes` is the size of their files, as far as the database has it."""
+
+    word: TrashKind
+    table: type[Any]
+    num_bytes: Any  # a column or an expression
+    purge: Callable[[Session, Any], None]
+    restore: Callable[[Session, Any], None] = _restore
+
+
+_OF_JOB = select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.job_id == Job.id, Checkpoint.state != "deleted")
+_JOB_OF = select(Job.deleted_at).where(Job.id == Checkpoint.job_id).scalar_subquery()
+_NAME_OF_JOB = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
+KINDS = (  # jobs first: their checkpoints go with them
+    Kind("job", Job, func.coalesce(_OF_JOB.scalar_subquery(), 0), jobs.purge, jobs.restore),
+    Kind("checkpoint", Checkpoint, Checkpoint.num_bytes, checkpoints.purge, checkpoints.restore),
+    Kind("corpus", Corpus, Corpus.num_bytes + func.coalesce(Corpus.num_text_bytes, 0), corpora.purge),
+    Kind("model", ImportedModel, ImportedModel.num_bytes, base_models.purge),
+    Kind("tokenizer", Tokenizer, literal(0), tokenizers.purge),
+)
+
+
+def _rows(principal: Principal) -> Subquery:
+    """Everything of a user's that is in the trash, but checkpoints whose job is there, too."""
+    queries = []
+    for kind in KINDS:
+        is_checkpoint = kind.table is Checkpoint
+        columns = (
+            kind.table.id.label("id"),
+            literal(kind.word).label("kind"),
+            (_NAME_OF_JOB if is_checkpoint else kind.table.name).label("name"),
+            (Checkpoint.step if is_checkpoint else cast(null(), Checkpoint.step.type)).label("step"),
+            cast(kind.num_bytes, BigInteger).label("num_bytes"),
+            kind.table.deleted_at.label("deleted_at"),
+        )
+        own = select(*columns).where(kind.table.owner_id == principal.user_id, kind.table.deleted_at.is_not(None))
+        queries.append(own.where(_JOB_OF.is_(None)) if is_checkpoint else own)
+    return union_all(*queries).subquery()
+
+
+def list_trash(
+    session: Session, *, principal: Principal, limit: int = 50, after: str | None = None
+) -> tuple[list[TrashedAnswer], str | None]:
+    """What is in the trash of a user, the last deleted first, and the cursor of the next page: the ID of a row."""
+    rows = _rows(principal)
+    place = tuple_(rows.c.deleted_at, rows.c.id)
+    query = select(rows)
+    if after is not None:
+        other = _rows(principal)
+        query = query.where(place < select(other.c.deleted_at, other.c.id).where(other.c.id == after).scalar_subquery())
+    listed = session.execute(query.order_by(rows.c.deleted_at.desc(), rows.c.id.desc()).limit(limit + 1)).all()
+    data = [_answer(row) for row in listed[:limit]]
+    return data, data[-1].id if len(listed) > limit else None
+
+
+def _answer(row: Any) -> TrashedAnswer:
+    values = {name: getattr(row, name) for name in ("id", "kind", "name", "step", "num_bytes", "deleted_at")}
+    if row.kind == "tokenizer":
+        values["num_bytes"] = disk.freed_by_deleting([storage.tokenizer(row.id)])
+    return TrashedAnswer(**values, ends_at=row.deleted_at + trash.LIFETIME)
+
+
+def total(session: Session, *, principal: Principal) -> tuple[int, int]:
+    """How many things a user has in the trash, and the size of their files in bytes, without tokenizers."""
+    rows = _rows(principal)
+    count, num_bytes = session.execute(
+        select(func.count(), func.coalesce(func.sum(rows.c.num_bytes), 0)).select_from(rows)
+    ).one()
+    return int(count), int(num_bytes)
+
+
+def _find(session: Session, principal: Principal, row_id: str) -> tuple[Kind, Any]:
+    """What is in the trash of a user under an ID, locked. Raises 404."""
+    rows = _rows(principal)
+    word = session.scalar(select(rows.c.kind).where(rows.c.id == row_id))
+    kind = next((kind for kind in KINDS if kind.word == word), None)
+    if kind is None:
+        raise not_found()
+    return kind, trash.get(session, kind.table, row_id, principal=principal)
+
+
+def restore(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
+    """Take something out of the trash, and answer its kind. Raises 404."""
+    kind, row = _find(session, principal, row_id)
+    kind.restore(session, row)
+    audit_log.record(
+        session, "trash_restored", principal, subject=_name(session, row), subject_id=row_id, detail=kind.word
+    )
+    return kind.word
+
+
+def purge(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
+    """Delete something in the trash for good, and answer its kind; the sweep removes its files. Raises 404."""
+    kind, row = _find(session, principal, row_id)
+    audit_log.record(
+        session, "trash_emptied", principal, subject=_name(session, row), subject_id=row_id, detail=kind.word
+    )
+    kind.purge(session, row)
+    return kind.word
+
+
+def _name(session: Session, row: Any) -> str:
+    return session.get_one(Job, row.job_id).name if isinstance(row, Checkpoint) else str(row.name)
+
+
+def change_each(verb: Callable[..., TrashKind], principal: Principal, ids: Sequence[str]) -> list[TrashKind]:
+    """Restore or delete several things, each in a transaction of its own, and answer their kinds.
+
+    What is not in the trash is left out.
+    """
+    kinds: list[TrashKind] = []
+    for row_id in ids:
+        with suppress(PanelError), db.transaction() as session:
+            kinds.append(verb(session, principal=principal, row_id=row_id))
+    return kinds
+
+
+def empty(principal: Principal) -> int:
+    """Delete everything in the trash of a user for good. Returns how many things that were."""
+    num_deleted = 0
+    while True:
+        with db.transaction() as session:
+            rows, _next = list_trash(session, principal=principal, limit=BATCH)
+        num_now = len(change_each(purge, principal, [row.id for row in rows]))
+        if num_now == 0:
+            return num_deleted
+        num_deleted += num_now
