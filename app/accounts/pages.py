@@ -112,6 +112,11 @@ def _logged_in(request: Request, login: Login | None, path: str) -> Response:
 @router.get("/reset-password")
 def show_reset(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The page of a reset link, where a user chooses a new password."""
+    try:
+        if code:
+            access.check_reset(code, guess_limits.from_address(request, "code"))
+    except PanelError as error:
+        return _refused(request, "accounts/reset.html", error, code=code, revoke_tokens=True)
     return page(request, "accounts/reset.html", code=code, revoke_tokens=True, errors={}, error=None)
 
 
@@ -131,6 +136,10 @@ def reset_password(request: Request, code: Text = "", password: Text = "", revok
 @router.get("/invitation")
 def show_invitation(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The page of an invitation, where somebody creates an account."""
+    try:
+        access.check_invitation(code, guess_limits.from_address(request, "code"))
+    except PanelError as error:
+        return _refused(request, "accounts/invitation.html", error, code=code, name="")
     return page(request, "accounts/invitation.html", code=code, name="", errors={}, error=None)
 
 

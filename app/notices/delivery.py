@@ -9,6 +9,7 @@ from datetime import timedelta
 from sqlalchemy import func
 
 from app.core import db, i18n
+from app.core.account_models import User
 from app.core.i18n import _
 from app.core.notice_models import NoticeDelivery, NoticeService, NoticeSettings, UserNotice
 from app.notices import apprise_process, email, events
@@ -32,8 +33,11 @@ def deliver(delivery_id: str) -> None:
         notice = session.get_one(UserNotice, delivery.notice_id)
         choices = session.get_one(NoticeSettings, notice.user_id)
         service = session.get(NoticeService, delivery.service_id) if delivery.service_id is not None else None
+        is_disabled = session.get_one(User, notice.user_id).disabled_at is not None
     error = None
     try:
+        if is_disabled:
+            raise DeliveryFailed("user_disabled")
         _send(notice, choices, service)
     except DeliveryFailed as failure:
         error = failure.code

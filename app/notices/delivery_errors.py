@@ -10,6 +10,7 @@ ERRORS = {
     "email_recipient": gettext_noop("The mail server refuses the address of the recipient."),
     "email_refused": gettext_noop("The mail server refuses the message."),
     "email_removed": gettext_noop("The address was removed in the meantime."),
+    "user_disabled": gettext_noop("The account was disabled in the meantime."),
     "service_unknown": gettext_noop("This is no Apprise URL of a service that can be used here."),
     "service_refused": gettext_noop("The service cannot be reached, or did not accept the notice."),
     "service_private": gettext_noop(
@@ -20,7 +21,7 @@ ERRORS = {
         "The package apprise is not installed on the server. The operator installs it with: pip install '.[notices]'"
     ),
 }
-FINAL = ("email_recipient", "email_removed")  # which another try does not change
+FINAL = ("email_recipient", "email_removed", "user_disabled")  # which another try does not change
 
 
 class DeliveryFailed(Exception):

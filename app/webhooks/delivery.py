@@ -38,7 +38,7 @@ Delivery = TypeVar("Delivery", WebhookDelivery, NoticeDelivery)
 
 NUM_THREADS = 4
 TIMEOUT_SECONDS = 10.0  # until an endpoint must have answered
-CLAIM_SECONDS = 60  # after which a delivery whose process was killed is tried again
+CLAIM_SECONDS = 60  # at least, after which a delivery whose process was killed is tried again
 # Pauses between the tries, in seconds; after the last one the event is given up, two days after it happened.
 PAUSES = (5, 30, 120, 600, 3600, 4 * 3600, 12 * 3600, 24 * 3600)
 FAILURES = (OSError, HTTPError, HTTPException, PanelError)
@@ -70,6 +70,8 @@ class Deliveries:
             self._deliver(delivery_id)
         except SQLAlchemyError as error:
             log.warning("delivery %s: the database cannot be reached: %s", delivery_id, error)
+        except Exception:  # would vanish in the executor
+            log.exception("delivery %s failed", delivery_id)
         finally:
             with self._lock:
                 self._num_open -= 1
@@ -86,8 +88,9 @@ def claim_due(table: type[Delivery], limit: int) -> list[str]:
         due = select(table).where(table.due_at <= func.now()).order_by(table.due_at)
         rows = session.scalars(due.limit(limit).with_for_update(skip_locked=True)).all()
         for row in rows:
-            row.due_at = func.now() + timedelta(seconds=CLAIM_SECONDS)
             row.num_tries += 1
+            pause = PAUSES[min(row.num_tries, len(PAUSES)) - 1]  # if its process is killed, or fails unforeseen
+            row.due_at = func.now() + timedelta(seconds=max(CLAIM_SECONDS, pause))
         return [row.id for row in rows]
 
 

@@ -1,5 +1,6 @@
 """Asks a model questions and checks its answers: by comparison, by a pattern, as numbers, or by another model."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +52,7 @@ def ask(
         try:
             prompt, stop = _prompt(model, question, examples)
             pieces = stream(model, prompt, max_tokens=max_tokens, stop=stop, temperature=0.0)
-            answer = "".join(piece.text for piece in pieces).strip()
+            answer = without_reasoning("".join(piece.text for piece in pieces))
             answered.append(Answered(question, answer, is_right(question, answer)))
         except PromptTooLong:
             answered.append(Answered(question, "", False, is_cut=True))
@@ -71,6 +72,15 @@ def _prompt(
         messages.append({"role": "user", "content": example["question"]})
         messages.append({"role": "assistant", "content": example["answers"][0]})
     return model.encode_chat([*messages, {"role": "user", "content": question["question"]}]), ()
+
+
+def without_reasoning(text: str) -> str:
+    """What a model answers after its reasoning between <think> and </think>, which some templates begin themselves.
+
+    Empty if the reasoning does not end.
+    """
+    _reasoning, end, answer = text.rpartition("</think>")
+    return (answer if end else text.partition("<think>")[0]).strip()
 
 
 def is_right(question: Question, answer: str) -> bool:
@@ -129,10 +139,13 @@ def _calls_right(model: LoadedModel, one: Answered) -> bool:
     expected = " / ".join(map(str, one.question["answers"]))
     text = JUDGE_PROMPT.format(question=one.question["question"], expected=expected, answer=one.answer)
     if chat_template.default_template(model.tokenizer) is None:
-        prompt, verdicts = model.encode(f"{text}\nAnswer:"), (" yes", " no")
+        prompt, space = model.encode(f"{text}\nAnswer:"), " "
     else:
-        prompt, verdicts = model.encode_chat([{"role": "user", "content": text}]), ("yes", "no")
-    yes, no = (_log_probability(model, prompt, verdict) for verdict in verdicts)
+        prompt, space = model.encode_chat([{"role": "user", "content": text}]), ""
+    yes, no = (
+        sum(math.exp(_log_probability(model, prompt, space + spelled)) for spelled in (word, word.title()))
+        for word in ("yes", "no")
+    )
     return yes > no
 
 

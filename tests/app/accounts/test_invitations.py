@@ -144,6 +144,19 @@ def test_a_person_is_invited_on_the_account_page_and_follows_the_link(web: TestC
     assert visitor.get("/api/v1/me").json()["name"] == "Ines"
     again = users.client(web).post("/invitation", data=body)
     assert (again.status_code, "This invitation is not valid" in again.text) == (403, True)
+    for path in (link[1], "/invitation"):
+        used = users.client(web).get(path)
+        assert (used.status_code, "This invitation is not valid" in used.text) == (403, True)
+        assert 'name="password"' not in used.text
+
+
+def test_following_wrong_links_counts_as_guessing(web: TestClient, alice: TestClient) -> None:
+    for page in ("/invitation", "/reset-password"):
+        visitor = users.client(web)
+        statuses = [visitor.get(f"{page}?code={number}").status_code for number in range(21)]
+        assert statuses == [403] * 20 + [429], page
+        with db.transaction() as session:
+            session.execute(delete(GuessCount))
 
 
 def test_an_invitation_is_revoked_on_the_account_page(web: TestClient, alice: TestClient) -> None:

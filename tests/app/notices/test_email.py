@@ -12,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.handlers import Message as MessageHandler
 from aiosmtpd.smtp import AuthResult
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from starlette.testclient import TestClient
 
 from app.core import db
@@ -238,6 +238,37 @@ def test_a_failed_delivery_is_tried_again_and_its_user_sees_why(
     assert deliver_due() == 1
     assert rows()[0].delivered_at is not None
     assert alice.get("/api/v1/notice-settings").json()["email_error"] is None
+
+
+def test_nothing_is_sent_to_somebody_who_was_disabled(
+    bob_user: Person, bob: TestClient, alice: TestClient, visitor: TestClient, start: Start, mailbox: Mailbox
+) -> None:
+    start()
+    confirm(bob, mailbox, visitor)
+    finish_job(bob_user)
+    num_messages = len(mailbox.messages)
+    assert alice.post(f"/api/v1/users/{bob_user.id}/disable").is_success
+    try:
+        assert deliver_due() == 1
+    finally:
+        alice.post(f"/api/v1/users/{bob_user.id}/enable")
+    assert len(mailbox.messages) == num_messages
+    assert [(row.error, row.due_at) for row in rows()] == [("user_disabled", None)]
+
+
+def test_a_delivery_whose_process_fails_unforeseen_waits_longer_each_time(
+    alice_user: Person, alice: TestClient, visitor: TestClient, start: Start, mailbox: Mailbox
+) -> None:
+    start()
+    confirm(alice, mailbox, visitor)
+    finish_job(alice_user)
+    pauses = []
+    for _number in range(5):
+        make_due()
+        delivery.claim(10)  # and nothing else
+        with db.transaction() as session:
+            pauses.append(session.scalar(select(NoticeDelivery.due_at - func.now())).total_seconds())  # type: ignore[union-attr]
+    assert [round(pause / 10) * 10 for pause in pauses] == [60, 60, 120, 600, 3600]
 
 
 @pytest.mark.parametrize(("refusal", "num_tries"), [("550 nobody here", 1), ("451 later", len(PAUSES) + 1)])

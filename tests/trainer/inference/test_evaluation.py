@@ -156,6 +156,20 @@ def test_a_pattern_that_never_ends_does_not_match(monkeypatch: pytest.MonkeyPatc
     assert not is_right(question("?", r"^(a|aa|a?a)+$", check="regex"), "a" * 200 + "b")
 
 
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (" Rome\n", "Rome"),
+        ("<think>Italy, so Paris? No.</think>\n\nRome", "Rome"),
+        ("Italy, so Paris? No.</think>Rome", "Rome"),  # whose template begins the reasoning
+        ("<think>a</think>Paris<think>b</think> Rome", "Rome"),
+        ("<think>Is it Rome", ""),
+    ],
+)
+def test_reasoning_is_no_part_of_an_answer(text: str, answer: str) -> None:
+    assert question_answering.without_reasoning(text) == answer
+
+
 # ---- questions ------------------------------------------------------------------------------------------------------
 
 
@@ -207,6 +221,21 @@ def test_a_second_model_judges_where_questions_ask_for_it(loaded: LoadedModel, t
     assert progress[-1] == (4, 4)
     with pytest.raises(ValueError, match="choose a model that judges"):
         evaluate(model, questions)
+
+
+def test_a_judge_may_write_its_verdict_with_a_capital_letter(
+    loaded: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chances = {" yes": 0.01, " Yes": 0.6, " no": 0.3, " No": 0.09}
+    model = memorized(loaded, {"Who?": " the LORD"})
+    monkeypatch.setattr(
+        question_answering, "_log_probability", lambda model, prompt, text: math.log(chances[text])
+    )
+    questions = corpus(tmp_path, "questions", [question("Who?", "God", check="judge")])
+
+    results, _progress = evaluate(model, questions, load_judge=lambda: model)
+
+    assert [one["is_right"] for one in results["questions"].examples] == [True]
 
 
 def test_an_answer_that_the_judge_cannot_read_is_cut(loaded: LoadedModel, tmp_path: Path) -> None:
