@@ -50,6 +50,8 @@ WORDS: dict[Action, str] = {
     "endpoint_created": gettext_noop("Added a model endpoint"),
     "endpoint_changed": gettext_noop("Changed a model endpoint"),
     "endpoint_deleted": gettext_noop("Deleted a model endpoint"),
+    "notice_service_added": gettext_noop("Added a service for notices"),
+    "notice_service_removed": gettext_noop("Removed a service for notices"),
 }
 
 

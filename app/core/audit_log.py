@@ -55,6 +55,8 @@ Action = Literal[
     "endpoint_created",
     "endpoint_changed",
     "endpoint_deleted",
+    "notice_service_added",
+    "notice_service_removed",
 ]
 
 _address: ContextVar[str] = ContextVar("address", default="")

@@ -5,7 +5,8 @@ import re
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import audit_log, db
+from app.core.audit_log import Action
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.names import checked_name
@@ -36,7 +37,14 @@ def add(principal: Principal, panel_url: str, *, name: str, url: str) -> NoticeS
             message = _("There are as many services as there can be: {limit}. Remove one.", limit=MAX_SERVICES)
             raise bad_field("url", "services_many", message)
         session.add(row)
+        session.flush()
+        _record(session, "notice_service_added", principal, row)
     return row
+
+
+def _record(session: Session, action: Action, principal: Principal, row: NoticeService) -> None:
+    # Not the URL, which holds secrets.
+    audit_log.record(session, action, principal, subject=row.name, subject_id=row.id, detail=row.scheme)
 
 
 def _refusal(error: DeliveryFailed) -> PanelError:
@@ -85,7 +93,9 @@ def send_test(principal: Principal, service_id: str) -> None:
 
 def remove(session: Session, *, principal: Principal, service_id: str) -> None:
     """Send nothing to a service any more, and forget its URL. Raises 404."""
-    session.delete(get(session, principal=principal, service_id=service_id))
+    row = get(session, principal=principal, service_id=service_id)
+    _record(session, "notice_service_removed", principal, row)
+    session.delete(row)
 
 
 def last_deliveries(session: Session, user_id: str) -> dict[str, NoticeDelivery]:

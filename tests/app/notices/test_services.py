@@ -181,6 +181,19 @@ def test_a_service_of_the_internet_is_accepted_without_being_reached(alice: Test
 
 
 @pytest.mark.usefixtures("listed")
+def test_services_are_in_the_audit_log_without_their_addresses(alice: TestClient) -> None:
+    row = add(alice, "discord://123456789012345678/" + "abcdef" * 11)
+    assert alice.delete(f"{SERVICES}/{row['id']}").is_success
+    log = alice.get("/api/v1/audit-log")
+    newest = [(one["action"], one["subject"], one["detail"]) for one in log.json()["data"][:2]]
+    assert newest == [
+        ("notice_service_removed", "Team", "discord"),
+        ("notice_service_added", "Team", "discord"),
+    ]
+    assert "abcdef" not in log.text
+
+
+@pytest.mark.usefixtures("listed")
 def test_a_test_says_whether_the_service_accepts_it(alice: TestClient, endpoint: Endpoint) -> None:
     service_id = add(alice, endpoint.url)["id"]
     assert alice.post(f"{SERVICES}/{service_id}/test").status_code == 204

@@ -228,9 +228,7 @@ def test_a_judge_may_write_its_verdict_with_a_capital_letter(
 ) -> None:
     chances = {" yes": 0.01, " Yes": 0.6, " no": 0.3, " No": 0.09}
     model = memorized(loaded, {"Who?": " the LORD"})
-    monkeypatch.setattr(
-        question_answering, "_log_probability", lambda model, prompt, text: math.log(chances[text])
-    )
+    monkeypatch.setattr(question_answering, "_log_probability", lambda model, prompt, text: math.log(chances[text]))
     questions = corpus(tmp_path, "questions", [question("Who?", "God", check="judge")])
 
     results, _progress = evaluate(model, questions, load_judge=lambda: model)
