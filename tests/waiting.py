@@ -1,16 +1,19 @@
-"""Waiting for what another process does: look often, give up late, say what was awaited."""
+"""Waiting for what another process does: look often at first, give up late, say what was awaited."""
 
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+SHORTEST, LONGEST = 0.02, 0.1  # pauses in seconds: looking is a request that costs the waited-for process time
 
 
 def until(look: Callable[[], T], seconds: float = 20, what: str = "the condition") -> T:
     """Call `look` until it answers something true, and return that. Fails after so many seconds."""
     deadline = time.monotonic() + seconds
+    pause = SHORTEST
     while not (result := look()):
         assert time.monotonic() < deadline, f"{what} did not come about within {seconds} s; last seen: {result!r}"
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(LONGEST, 1.2 * pause)
     return result

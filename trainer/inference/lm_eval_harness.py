@@ -23,6 +23,7 @@ EXAMPLES = "examples"  # shown before the question
 MAX_EXAMPLES = 20  # of each corpus, kept for people to read
 MAX_CHARACTERS = 2_000  # of each field of an example
 MIN_NEW_TOKENS = 32
+FEWSHOT_SEED = 1234  # the harness's own, although its sampler takes the first ones
 BOOTSTRAP_ITERATIONS = 200  # for standard errors that have no formula
 
 # The task of each kind of corpus, in the harness's configuration format (docs/task_guide.md of lm_eval).
@@ -145,13 +146,12 @@ def measure(
     for name in ("lm_eval", "lm-eval"):
         logging.getLogger(name).setLevel(logging.ERROR)
     model = _Counted(loaded, batch_size, read)
-    output = evaluator.simple_evaluate(
-        model=model,
-        tasks=[_task(corpus, *documents[corpus.id]) for corpus in corpora],
-        task_manager=TaskManager(include_defaults=False),  # reading the harness's own tasks takes many seconds
-        bootstrap_iters=BOOTSTRAP_ITERATIONS,
-        log_samples=True,
-    )
+    manager = TaskManager(include_defaults=False)  # reading the harness's own tasks takes many seconds
+    loaded_tasks = manager.load([_task(corpus, *documents[corpus.id]) for corpus in corpora])
+    for task in loaded_tasks["tasks"].values():
+        task.set_fewshot_seed(seed=FEWSHOT_SEED)
+    # Not simple_evaluate, which lists all installed packages and hardware by other programs for seconds.
+    output = evaluator.evaluate(model, loaded_tasks, bootstrap_iters=BOOTSTRAP_ITERATIONS, log_samples=True)
     return {corpus.id: _scores(corpus, output, model) for corpus in corpora}
 
 
