@@ -240,7 +240,7 @@ def test_a_failed_delivery_is_tried_again_and_its_user_sees_why(
     assert alice.get("/api/v1/notice-settings").json()["email_error"] is None
 
 
-def test_nothing_is_sent_to_somebody_who_was_disabled(
+def test_a_disabled_user_is_sent_nothing(
     bob_user: Person, bob: TestClient, alice: TestClient, visitor: TestClient, start: Start, mailbox: Mailbox
 ) -> None:
     start()
