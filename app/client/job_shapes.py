@@ -309,6 +309,15 @@ class MetricsInfo(Shape):
     series: dict[str, CurveInfo]
 
 
+class ForecastInfo(Shape):
+    """The expected training loss at steps up to the end of a job; empty where it cannot be told."""
+
+    steps: list[int]
+    values: list[float]
+    low: list[float]
+    high: list[float]
+
+
 class LogInfo(Shape):
     """A piece of a job's log; `next_offset` is where the next one begins."""
 

@@ -14,6 +14,7 @@ from .job_shapes import (
     AttemptInfo,
     ComparisonInfo,
     EveryonesJobInfo,
+    ForecastInfo,
     HistoryInfo,
     JobInfo,
     LogInfo,
@@ -153,6 +154,10 @@ class Jobs:
     def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its checkpoints."""
         self._transport.delete(address("jobs", job_id))
+
+    def forecast(self, job_id: str) -> ForecastInfo:
+        """Where the training loss of a job that has not ended will probably go."""
+        return self._transport.get(ForecastInfo, address("jobs", job_id, "forecast"))
 
     def search(self, request: Mapping[str, Any]) -> SearchInfo:
         """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed and early_stopping."""

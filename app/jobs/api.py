@@ -24,7 +24,8 @@ from app.jobs.lists import comparison
 from app.jobs.planning import answers
 from app.jobs.previews import batch, chat_template
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
-from app.jobs.views import logs
+from app.jobs.views import logs, loss_forecast
+from app.jobs.views.loss_forecast import LossForecast
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.idempotency import ApiRoute
@@ -320,6 +321,13 @@ def get_metrics(
         if seconds:
             metrics.add_seconds(session, job_id=job_id, curves=curves)
         return schemas.curves_answer(curves)
+
+
+@router.get("/jobs/{job_id}/forecast", tags=["jobs"])
+def get_forecast(principal: Reader, job_id: Id) -> LossForecast:
+    """Where the training loss of a job that has not ended will probably go: a power law fitted since warm-up."""
+    with db.transaction() as session:
+        return loss_forecast.forecast(session, service.get(session, principal=principal, job_id=job_id))
 
 
 @router.get(

@@ -15,6 +15,8 @@ export class Board {
   detail = null;
   /** @type {[number, number] | null} the steps that are zoomed in on */
   range = null;
+  /** @type {import("./forecast.js").Forecast | null} where the loss will probably go */
+  forecast = null;
   /** @type {Map<number, string>} step -> ID */
   checkpoints = new Map();
   /** @type {Set<number>} steps after which training resumed */

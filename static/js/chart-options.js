@@ -3,6 +3,7 @@
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { bytes, compact, measure } from "./format.js";
 
+export const FORECAST_COLUMNS = 3; // its course, and the lower and upper edge of its band
 export const COLUMNS_PER_CURVE = 4; // itself, its smoothed course, and the lower and upper edge of its band
 const MIN_SIZE = 60; // CSS pixels
 const COLORS = /** @type {Record<string, number[]>} by the chart, one for each curve */ ({
@@ -89,6 +90,7 @@ export function themeColor(name) {
  * @property {() => [number, number] | null} range the part of the horizontal axis that is zoomed in on
  * @property {Unit} unit of its values
  * @property {number | null} level a value that the vertical axis includes
+ * @property {boolean} hasForecast whether the first curve is continued by a forecast
  * @property {(value: number) => string} tickText what stands below a tick of the horizontal axis
  */
 
@@ -96,7 +98,7 @@ export function themeColor(name) {
  * @param {View} view
  * @returns {uPlot.Options}
  */
-export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, unit, level, tickText }) {
+export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, unit, level, hasForecast, tickText }) {
   const line = themeColor("line");
   const axis = {
     stroke: themeColor("ink-muted"),
@@ -130,11 +132,11 @@ export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, u
         ...(unit.steps && { incrs: unit.steps }),
       },
     ],
-    series: [{}, ...inks.flatMap((ink, i) => lines(ink, isSparse[i], isSmooth))],
-    bands: inks.map((ink, i) => ({
-      series: [COLUMNS_PER_CURVE * (i + 1), COLUMNS_PER_CURVE * (i + 1) - 1],
-      fill: translucent(ink, 16),
-    })),
+    series: [{}, ...inks.flatMap((ink, i) => lines(ink, isSparse[i], isSmooth)), ...(hasForecast ? forecastLines(inks[0]) : [])],
+    bands: [
+      ...inks.map((ink, i) => band(COLUMNS_PER_CURVE * (i + 1), translucent(ink, 16))),
+      ...(hasForecast ? [band(COLUMNS_PER_CURVE * inks.length + FORECAST_COLUMNS, translucent(inks[0], 14))] : []),
+    ],
     cursor: {
       y: false,
       points: { size: 7 },
@@ -164,6 +166,26 @@ function lines(color, isSparse, isSmooth) {
     edge,
     edge,
   ];
+}
+
+/**
+ * The lines of a forecast's columns, dashed.
+ * @param {string} color
+ * @returns {uPlot.Series[]}
+ */
+function forecastLines(color) {
+  const edge = { stroke: "transparent", width: 0, points: { show: false }, spanGaps: true };
+  return [{ stroke: color, width: 1.5, dash: [6, 5], spanGaps: true, points: { show: false } }, edge, edge];
+}
+
+/**
+ * The area between two columns: the upper edge and, before it, the lower one.
+ * @param {number} upper
+ * @param {string} fill
+ * @returns {uPlot.Band}
+ */
+function band(upper, fill) {
+  return { series: [upper, upper - 1], fill };
 }
 
 /**

@@ -2,9 +2,10 @@
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { drawLevel, drawMarks } from "./chart-marks.js";
-import { COLUMNS_PER_CURVE, chartOptions, unitOf } from "./chart-options.js";
+import { COLUMNS_PER_CURVE, chartOptions, FORECAST_COLUMNS, unitOf } from "./chart-options.js";
 import { align, Curve } from "./curve.js";
 import { closest, find } from "./dom.js";
+import { expected, placeOf } from "./forecast.js";
 import { fill, number } from "./format.js";
 
 const SMOOTHED_SHARE = 0.02; // of the points of a curve, that one smoothed value looks back on
@@ -24,6 +25,7 @@ const MOVES = /** @type {Record<string, number>} points that a key moves the cur
 export class Chart {
   #isSmooth = false;
   #isLog = false;
+  #isForecast = true;
 
   /**
    * @param {HTMLElement} element
@@ -60,9 +62,14 @@ export class Chart {
     if (this.element.hasAttribute("data-optional")) this.element.hidden = !this.#curves.length;
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
-    const columnsOf = (/** @type {Curve} */ curve, /** @type {number} */ i) =>
-      this.#columns(curve, this.board.isSparse(this.names[i]));
-    this.u.setData(/** @type {uPlot.AlignedData} */ (align(curves, columnsOf)));
+    /**
+     * @param {{ steps: number[] }} curve
+     * @param {number} i
+     */
+    const columnsOf = (curve, i) =>
+      curve instanceof Curve ? this.#columns(curve, this.board.isSparse(this.names[i])) : this.#forecastColumns();
+    const drawn = this.hasForecast ? [...curves, { steps: this.#forecast?.steps ?? [] }] : curves;
+    this.u.setData(/** @type {uPlot.AlignedData} */ (align(drawn, columnsOf)));
     this.#read();
     this.#fillTable();
   }
@@ -71,6 +78,14 @@ export class Chart {
   setZoomed(isZoomed) {
     const reset = this.element.querySelector("[data-tool=reset]");
     if (reset instanceof HTMLElement) reset.hidden = !isZoomed;
+  }
+
+  get hasForecast() {
+    return this.element.hasAttribute("data-forecast");
+  }
+
+  get #forecast() {
+    return this.hasForecast && this.#isForecast ? this.board.forecast : null;
   }
 
   get unit() {
@@ -93,6 +108,7 @@ export class Chart {
       range: () => board.range,
       unit: this.unit,
       level: this.level,
+      hasForecast: this.hasForecast,
       tickText: (value) => board.tickText(value),
     });
     const zoomOut = () => {
@@ -105,7 +121,8 @@ export class Chart {
       setSelect: [(u) => this.#zoomToSelection(u)],
       draw: [(u) => this.#mark(u)],
     };
-    const empty = Array.from({ length: 1 + COLUMNS_PER_CURVE * this.names.length }, () => []);
+    const numColumns = COLUMNS_PER_CURVE * this.names.length + (this.hasForecast ? FORECAST_COLUMNS : 0);
+    const empty = Array.from({ length: 1 + numColumns }, () => []);
     return new uPlot(options, /** @type {uPlot.AlignedData} */ (/** @type {unknown} */ (empty)), plot);
   }
 
@@ -120,7 +137,19 @@ export class Chart {
     const numSmoothed = Math.max(MIN_SMOOTHED, curve.steps.length * SMOOTHED_SHARE);
     const smoothed = this.#isSmooth && !isSparse ? curve.smoothed(1 - 1 / numSmoothed) : gaps;
     const band = curve.stride > 1 ? [curve.low, curve.high] : [gaps, gaps];
-    const columns = [curve.values, smoothed, ...band];
+    return this.#drawable([curve.values, smoothed, ...band]);
+  }
+
+  #forecastColumns() {
+    const { values, low, high } = this.#forecast ?? { values: [], low: [], high: [] };
+    return this.#drawable([values, low, high]);
+  }
+
+  /**
+   * Columns without what the scale has no place for.
+   * @param {(number | null)[][]} columns
+   */
+  #drawable(columns) {
     return this.#isLog ? columns.map((column) => column.map((v) => (v !== null && v > 0 ? v : null))) : columns;
   }
 
@@ -149,6 +178,12 @@ export class Chart {
     /** @param {string} word */
     const about = (word) => span(fill(words[word], { step: number(step) }), "muted");
     const parts = step == null ? [] : [span(this.board.placeText(step), "muted")];
+    const place = step != null && this.#isAhead(step) && this.#forecast ? placeOf(this.#forecast, step) : -1;
+    if (this.#forecast && place >= 0) {
+      parts.push(span(fill(words.forecast, expected(this.#forecast, place)), "key level"));
+      this.readout.replaceChildren(...parts);
+      return;
+    }
     this.names.forEach((name, i) => {
       const curve = this.board.shown(name);
       if (!curve) return;
@@ -171,9 +206,17 @@ export class Chart {
   #linkToBatch(idx) {
     const link = this.element.querySelector("a[data-batches]");
     const step = this.u.data[0][idx];
-    if (!(link instanceof HTMLAnchorElement) || !step) return;
+    if (!(link instanceof HTMLAnchorElement) || !step || this.#isAhead(step)) return;
     link.search = `?step=${step}`;
     find(link, "span").textContent = fill(link.dataset.words ?? "", { step: number(step) });
+  }
+
+  /**
+   * Whether no curve has come to a step yet.
+   * @param {number} step
+   */
+  #isAhead(step) {
+    return this.#curves.every((curve) => (curve.steps.at(-1) ?? 0) < step);
   }
 
   #fillTable() {
@@ -198,8 +241,10 @@ export class Chart {
     if (tool === "reset") this.board.zoom(null);
     if (tool === "smooth") this.#isSmooth = !this.#isSmooth;
     if (tool === "log") this.#isLog = !this.#isLog;
-    if (tool !== "smooth" && tool !== "log") return;
-    button?.setAttribute("aria-pressed", String(tool === "smooth" ? this.#isSmooth : this.#isLog));
+    if (tool === "forecast") this.#isForecast = !this.#isForecast;
+    const pressed = { smooth: this.#isSmooth, log: this.#isLog, forecast: this.#isForecast };
+    if (tool !== "smooth" && tool !== "log" && tool !== "forecast") return;
+    button?.setAttribute("aria-pressed", String(pressed[tool]));
     this.build();
   }
 
@@ -211,7 +256,8 @@ export class Chart {
     if (move === undefined || !steps.length) return;
     event.preventDefault();
     const last = steps.length - 1;
-    const idx = Math.min(last, Math.max(0, (this.u.cursor.idx ?? last) + move));
+    const start = this.u.cursor.idx ?? steps.findLastIndex((step) => !this.#isAhead(step));
+    const idx = Math.min(last, Math.max(0, start + move));
     // uPlot's types lack the last one: whether the other charts follow.
     /** @type {(position: { left: number, top: number }, fireHook: boolean, publish: boolean) => void} */
     const setCursor = this.u.setCursor;

@@ -4,6 +4,7 @@
 import { Board } from "./board.js";
 import { Curve, curvesOf } from "./curve.js";
 import { closest, find, findAll } from "./dom.js";
+import { LossForecast } from "./forecast.js";
 import { ago } from "./format.js";
 import { LogView } from "./log.js";
 import { morph, parse } from "./morph.js";
@@ -26,6 +27,7 @@ class JobPage {
   constructor(root) {
     this.root = root;
     this.board = new Board(root, JSON.parse(root.dataset.words ?? "{}"), this.#window.bind(this));
+    this.forecast = new LossForecast(root, this.board);
     this.log = new LogView(find(root, "[data-log]"), find(root, "[data-follow]"), find(root, "[data-no-log]"));
     this.ending = 0;
     this.title = document.title.replace(/^.* · /, "");
@@ -62,6 +64,7 @@ class JobPage {
     this.board.checkpoints = new Map(checkpoints.map(({ dataset }) => [Number(dataset.step), dataset.checkpoint ?? ""]));
     this.board.resumes = new Set(findAll(this.root, "[data-resumed]").map(({ dataset }) => Number(dataset.resumed)));
     this.board.draw();
+    this.forecast.update(this.isOver);
     for (const dialog of this.root.querySelectorAll("dialog")) {
       if (!this.root.querySelector(`#part-actions [data-dialog="${dialog.id}"]`)) dialog.close();
     }
@@ -82,6 +85,7 @@ class JobPage {
   #replaceCurves(series) {
     this.board.curves = curvesOf(series);
     this.board.draw();
+    this.forecast.update(this.isOver);
   }
 
   /** @param {SeriesByName} series */
@@ -92,6 +96,7 @@ class JobPage {
       curve.add(points);
     }
     this.board.draw();
+    this.forecast.update(this.isOver);
   }
 
   /**

@@ -37,6 +37,28 @@ def test_points_are_merged_in_order_and_non_finite_values_become_marks(open_page
     assert found["smoothed"] == [False, True, False, False, False, False]
 
 
+def test_a_forecast_continues_after_the_last_point_and_is_read_at_its_places(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found = page.evaluate(
+            """async (path) => {
+          const { expected, placeOf } = await import(`${path}/js/forecast.js`);
+          const { Curve, align } = await import(`${path}/js/curve.js`);
+          const forecast = { steps: [20, 30, 40], values: [2.5, 2.25, 2.12345],
+                             low: [2.5, 2.1, 1.98765], high: [2.5, 2.4, 2.3] };
+          const loss = new Curve();
+          loss.add({ steps: [10, 20], values: [3, 2.5] });
+          const [axis, , ahead] = align([loss, forecast], (curve) => [curve.values]);
+          return { axis, ahead: ahead.map((value) => value ?? null), end: expected(forecast, 2),
+                   places: [19, 20, 35, 99].map((step) => placeOf(forecast, step)) };
+        }""",
+            STATIC_PATH,
+        )
+    assert found["axis"] == [10, 20, 30, 40]
+    assert found["ahead"] == [None, 2.5, 2.25, 2.12345]
+    assert found["end"] == {"value": "2.12", "low": "1.99", "high": "2.3"}
+    assert found["places"] == [-1, 0, 1, 2]
+
+
 def test_amounts_have_units_and_ticks_at_whole_ones(open_page: Open) -> None:
     with open_page("/login", visitor=True) as page:
         found = page.evaluate(

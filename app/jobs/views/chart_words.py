@@ -44,6 +44,7 @@ def chart_words() -> dict[str, str]:
         "resumed": _("Resumed after step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
         "planned": _("plan {value}"),
+        "forecast": _("about {value} ({low}–{high})"),
     }
 
 
