@@ -14,7 +14,7 @@ from app.jobs import service, submissions
 from app.jobs.planning import answers
 from app.jobs.service import ResolvedRequest
 from app.openai import job_objects, job_requests
-from app.openai.job_requests import Hyperparameters, JobRequest, Method, MethodSettings, Text
+from app.openai.job_requests import Hyperparameters, JobRequest, Method, MethodSettings, StartModel, Text
 from app.web.auth import Submitter
 from app.web.json_body import StrictRoute
 
@@ -47,7 +47,7 @@ class TrainingMethod(BaseModel):
 class PriceRequest(BaseModel):
     """A job of Together's API, as far as it decides the price."""
 
-    model: Annotated[str, Field(min_length=1, max_length=500)]
+    model: StartModel
     training_file: Text
     validation_file: Text | None = None
     n_epochs: Annotated[int, Field(ge=1, le=10_000)] = 1

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, JsonValue, model_validator
 from sqlalchemy.orm import Session
 
 from app.core.errors import FieldError, PanelError, bad_field
@@ -33,6 +33,10 @@ WIRE_FIELDS = {
 OWN_FIELDS = ("corpora", "validation_corpora", "base_model", "seed")  # that the request itself names
 
 Text = Annotated[str, Field(max_length=512)]
+# Together's clients name the checkpoint of an earlier job, to start from its weights, in a field of its own.
+StartModel = Annotated[
+    str, Field(min_length=1, max_length=500, validation_alias=AliasChoices("model", "from_checkpoint"))
+]
 
 
 class _Strict(BaseModel):
@@ -72,7 +76,7 @@ class Method(_Strict):
 class JobRequest(_Strict):
     """A fine-tuning job. `athanor` holds further fields of a TrainSpec."""
 
-    model: Annotated[str, Field(min_length=1, max_length=500)]
+    model: StartModel
     training_file: Text
     validation_file: Text | None = None
     suffix: Annotated[str, Field(min_length=1, max_length=64)] | None = None

@@ -33,6 +33,7 @@ router = APIRouter(route_class=StrictRoute)
 
 MAX_SUFFIX_LENGTH = 64
 _TUNED = re.compile(r"ft:.+:([0-9a-z]{16})(?::ckpt-step-(\d{1,9}))?", re.DOTALL)
+_OF_JOB = re.compile(r"ftjob-([0-9a-z]{16})(?::(\d{1,9}))?")  # as Together's from_checkpoint: JOB, or JOB:STEP
 _PLAIN = re.compile(r"(?!ft:)\S(.*\S)?", re.DOTALL)
 
 
@@ -120,7 +121,7 @@ def _deployed(row: Deployment | None) -> Model | None:
 
 def _trained(session: Session, principal: Principal, name: str) -> Model | None:
     """The newest checkpoint of a job, its newest one of a step, or the one with this ID."""
-    match = _TUNED.fullmatch(name)
+    match = _TUNED.fullmatch(name) or _OF_JOB.fullmatch(name)
     if match is None:
         rows = _checkpoint_rows(session, principal, Checkpoint.id == name) if name.isalnum() else []
     else:

@@ -15,7 +15,7 @@ from sqlalchemy import event, select
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.account_models import User
-from app.core.models import Job, MetricPoint
+from app.core.models import Checkpoint, Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.attempts import attempts
@@ -636,6 +636,21 @@ def test_each_checkpoint_names_a_model(alice_client: ClientCalls, text_file: str
         assert alice_client("models.retrieve", name).id == name
 
 
+def test_a_job_starts_from_the_weights_of_another_ones_step_as_togethers_clients_ask_for_it(
+    alice_client: ClientCalls, server: str, key: str, text_file: str, base: str
+) -> None:
+    first = base.split(":")[-2]
+    with db.transaction() as session:
+        checkpoint_id = session.scalar(select(Checkpoint.id).where(Checkpoint.job_id == first))
+    for name in (f"ftjob-{first}:8", f"ftjob-{first}"):
+        answer = post(server, key, {"training_file": text_file, "from_checkpoint": name})
+        assert answer.status_code == 200, answer.text
+        validated()
+        assert factories.row(answer.json()["id"].removeprefix("ftjob-")).spec.base_model == checkpoint_id
+    for wrong in ({"from_checkpoint": f"ftjob-{first}:5"}, {"from_checkpoint": f"ftjob-{first}", "model": "tiny"}):
+        assert post(server, key, {"training_file": text_file, **wrong}).status_code == 400
+
+
 def test_a_checkpoint_has_no_permissions_and_cannot_be_shared_with_projects(
     alice_client: ClientCalls, bob_client: ClientCalls, openai: Any, base: str
 ) -> None:
@@ -662,4 +677,4 @@ def test_a_deleted_job_takes_its_submission_with_it(
     with pytest.raises(openai.NotFoundError):
         alice_client("fine_tuning.jobs.retrieve", job.id)
     with db.transaction() as session:
-        assert session.get(Job, plain(job)) is None
+        assert session.get_one(Job, plain(job)).deleted_at is not None  # it is in the trash
