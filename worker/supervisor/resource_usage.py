@@ -58,7 +58,8 @@ class ResourceUsage:
         event = batch[index]
         assert isinstance(event, PointsEvent)
         self._look()
-        measured = event.model_copy(update={"values": {**event.values, **self._measure(now)}})
+        used = {name: float(value) for name, value in self._measure(now).items()}  # as validation would have made them
+        measured = event.model_copy(update={"values": {**event.values, **used}})
         return [*batch[:index], measured, *batch[index + 1 :]]
 
     def confirm(self, now: float) -> None:

@@ -50,6 +50,7 @@ def test_the_last_step_of_a_batch_has_what_the_processes_use(tmp_path: Path) -> 
     assert [measured[0], *measured[2:]] == [batch[0], *batch[2:]]
     values: dict[str, Any] = measured[1].values  # type: ignore[union-attr]
     assert values.keys() == {"loss", "memory_bytes", "disk_free_bytes"}
+    assert {type(value) for value in values.values()} == {float}  # another one is stored with a warning in the log
     assert 0.5 < values["memory_bytes"] / psutil.Process().memory_info().rss < 2
     assert 0 < values["disk_free_bytes"] <= psutil.disk_usage(str(tmp_path)).total
 
