@@ -3,6 +3,7 @@
 import importlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -21,6 +22,7 @@ from tests.app.playground.conftest import (  # noqa: F401 - fixtures
 )
 from tests.users import Person
 
+HERE = Path(__file__).parent
 MAJORS = {"1": f"{sys.prefix}/openai-1", "3": None}  # where the client is installed, if not beside everything else
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message.content }}{% if not loop.last %} {% endif %}{% endfor %}"
@@ -33,6 +35,28 @@ TOOL_TEMPLATE = (
     "{% for m in messages %}{{ m.role[0] }}{{ m.content or '' }}{% for call in m.tool_calls or [] %}"
     "<tool_call>{{ call.function.name }} {{ call.function.arguments.word }}</tool_call>{% endfor %}{% endfor %}"
 )
+
+
+CLIENTS = ("openai", "alice_client")  # the fixtures that are parametrized by the kind of client
+MIN_ROWS = 3  # of a table, from which on its rows take turns with the kinds of clients
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Try each row of a long table with one kind of client, and the next row with the next one; all else with all."""
+    tables: dict[str, dict[str, list[pytest.Item]]] = {}
+    for item in items:
+        spec = getattr(item, "callspec", None)
+        if item.path.parent == HERE and spec is not None and set(CLIENTS) & set(spec.params):
+            row = repr({name: value for name, value in spec.params.items() if name not in CLIENTS})
+            tables.setdefault(item.nodeid.partition("[")[0], {}).setdefault(row, []).append(item)
+    left_out = set[pytest.Item]()
+    for rows in tables.values():
+        if len(rows) >= MIN_ROWS:
+            for number, (_row, clients) in enumerate(sorted(rows.items())):
+                clients.sort(key=lambda item: item.nodeid)
+                left_out |= set(clients) - {clients[number % len(clients)]}
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="module", params=MAJORS)
