@@ -33,6 +33,8 @@ from app.jobs import api as jobs_api
 from app.jobs import pages as jobs_pages
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
+from app.lineage import api as lineage_api
+from app.lineage import pages as lineage_pages
 from app.notices import api as notices_api
 from app.notices import pages as notices_pages
 from app.openai import chat as openai_chat
@@ -80,6 +82,7 @@ FEATURES = (
     conversations_api,
     background_tasks_api,
     evaluations_api,
+    lineage_api,
     jobs_api,
     everyones,
     notices_api,
@@ -112,6 +115,7 @@ PAGES = (
     checkpoints_pages,
     background_tasks_pages,
     evaluations_pages,
+    lineage_pages,
     job_list_pages,
     everyones_pages,
     jobs_pages,

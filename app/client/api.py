@@ -16,6 +16,7 @@ from .deployments import Deployments
 from .generation import GenerationOptions
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
+from .lineage import Lineage
 from .model_endpoints import ModelEndpoints
 from .notices import Notices
 from .people import People
@@ -55,6 +56,7 @@ class Client:
         self.evaluations = Evaluations(self._transport)
         self.people = People(self._transport)
         self.trash = Trash(self._transport)
+        self.lineage = Lineage(self._transport)
         self._generator = generation.Generator(self._transport)
 
     def __enter__(self) -> Self:

@@ -32,6 +32,7 @@ PAGES = [
     "/models/{model}",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
+    "/lineage/{checkpoint}",
     "/tasks?subject={checkpoint}",
     "/tasks",
     "/playground?tab=completion",

@@ -25,6 +25,7 @@ from app.client import (
 from app.client.accounts import create_token
 from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
+from app.client.lineage import LineageInfo, LineageItemInfo, LineageLinkInfo
 from app.client.model_endpoints import EndpointFields
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
@@ -45,6 +46,7 @@ AREAS = {
         "playground",
     ),
     *("deployments", "conversations", "people", "hyperparameter-searches", "synthetic data", "notices", "trash"),
+    "lineage",
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
 # pages show.
@@ -176,6 +178,7 @@ CALLS: Calls = {
     "list_attempts": lambda client, _file: next(client.jobs.attempts("j")),
     "get_samples": lambda client, _file: next(client.jobs.samples("j")),
     "get_metrics": lambda client, _file: client.jobs.metrics("j", ["loss"], start=1, end=9, points=20, seconds=True),
+    "get_lineage": lambda client, _file: client.lineage.get("c"),
     "get_forecast": lambda client, _file: client.jobs.forecast("j"),
     "download_metrics": lambda client, file: client.jobs.download_metrics("j", file.with_suffix(".csv")),
     "get_log": lambda client, _file: client.jobs.log("j", 3),
@@ -367,6 +370,9 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.CurveInfo: "CurveAnswer",
     job_shapes.MetricsInfo: "MetricsAnswer",
     job_shapes.ForecastInfo: "LossForecast",
+    LineageInfo: "LineageAnswer",
+    LineageItemInfo: "LineageItem",
+    LineageLinkInfo: "LineageLink",
     job_shapes.LogInfo: "LogAnswer",
     job_shapes.RecipeInfo: "RecipeAnswer",
     job_shapes.GpuInfo: "Gpu",

@@ -95,6 +95,7 @@ class Ids:
     generation_id: str
     record_id: str
     trashed_id: str
+    item_id: str  # of lineage
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +174,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             generation.id,
             draft.id,
             trashed.id,
+            checkpoint_id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 
@@ -302,6 +304,8 @@ def test_the_lists_of_an_owner_contain_its_rows(ids: Ids, alice: TestClient, pat
         "/playground?conversation={conversation_id}",
         "/checkpoints?job={job_id}",
         "/tasks?subject={checkpoint_id}",
+        *(f"/lineage/{{{name}}}" for name in ("corpus_id", "tokenizer_id", "model_id", "job_id", "task_id")),
+        "/lineage/{deployment_id}",
         "/api/v1/checkpoints?job={job_id}",
         "/api/v1/tasks?subject={checkpoint_id}",
     ],
@@ -384,6 +388,10 @@ def entangled(ids: Ids, alice_user: Person, bob_user: Person) -> dict[str, str]:
         "/tokenizers/{tokenizer}",
         "/models",
         "/models/{model}",
+        "/lineage/{job}",
+        "/lineage/{other}",
+        "/lineage/{tokenizer}",
+        "/lineage/{model}",
         "/api/v1/jobs/{job}",
         "/api/v1/tokenizers/{tokenizer}",
     ],
