@@ -91,6 +91,11 @@ _FIELDS = {
 }
 
 
+def kind_of(corpus: Corpus) -> str:
+    """The kind of the documents of a corpus; before it is ready, and if it cannot be read, the one that was chosen."""
+    return corpus.kind if corpus.state == "ready" else corpus.progress.kind or corpus.kind
+
+
 def column_uses(corpus: Corpus) -> list[tuple[CorpusColumn, str]]:
     """The columns of a corpus, each with the word of what it is used as; empty if it is not used."""
     report = corpus.progress

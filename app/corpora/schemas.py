@@ -128,7 +128,9 @@ class CorpusAnswer(BaseModel):
     format: str = Field(
         description=f"One of {', '.join(corpus_formats.ENDINGS)}, zip and tar, or one with its compression: csv.gz."
     )
-    kind: str = Field(description="Kind of its documents: text, or one kind of records.")
+    kind: str = Field(
+        description="Kind of its documents: text, or one kind of records. Until it is ready, the kind that was chosen."
+    )
     state: Literal["parsing", "ready", "failed"]
     encoding: str | None
     num_bytes: int = Field(description="Size of all files.")
@@ -328,6 +330,7 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
     total = task.progress.total if task is not None else None
     return CorpusAnswer(
         **{name: getattr(corpus, name) for name in _SAME},
+        kind=record_kinds.kind_of(corpus),
         num_turns=progress.num_turns,
         num_labels=progress.num_labels,
         columns=[ColumnAnswer(**c.model_dump(), use=use) for c, use in record_kinds.column_uses(corpus)],
@@ -363,7 +366,7 @@ def encoding_offer(candidate: EncodingCandidate) -> EncodingOffer:
 
 
 _SAME = (
-    *("id", "version", "lineage_id", "num_uploads", "name", "filename", "format", "kind", "state", "encoding"),
+    *("id", "version", "lineage_id", "num_uploads", "name", "filename", "format", "state", "encoding"),
     *("num_bytes", "sha256", "num_documents", "num_characters", "num_text_bytes", "created_at", "parsed_at"),
 )
 

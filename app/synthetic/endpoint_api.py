@@ -24,7 +24,7 @@ def list_model_endpoints(principal: Reader, limit: Limit = 50, after: After = No
         return Listing(data=[endpoint_answer(row) for row in rows], next=cursor)
 
 
-@router.post("/model-endpoints", status_code=201, responses=errors("endpoints_many", *_FIELDS))
+@router.post("/model-endpoints", status_code=201, responses=errors("endpoints_many", "endpoint_exists", *_FIELDS))
 def create_model_endpoint(principal: Submitter, body: ModelEndpointRequest) -> ModelEndpointAnswer:
     """Add a model behind an API like OpenAI's, which can then write records."""
     with db.transaction() as session:
@@ -38,7 +38,7 @@ def get_model_endpoint(principal: Reader, model_endpoint_id: Id) -> ModelEndpoin
         return endpoint_answer(endpoints.get(session, principal=principal, endpoint_id=model_endpoint_id))
 
 
-@router.put("/model-endpoints/{model_endpoint_id}", responses=errors("api_key_missing", *_FIELDS))
+@router.put("/model-endpoints/{model_endpoint_id}", responses=errors("api_key_missing", "endpoint_exists", *_FIELDS))
 def change_model_endpoint(
     principal: Submitter, model_endpoint_id: Id, body: ModelEndpointRequest
 ) -> ModelEndpointAnswer:

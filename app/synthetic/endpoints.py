@@ -31,13 +31,14 @@ RULES = AddressRules(
 
 
 def create(session: Session, *, principal: Principal, request: ModelEndpointRequest) -> ModelEndpoint:
-    """Add an endpoint. Raises PanelError for an address that is not allowed, and for too many."""
+    """Add an endpoint. Raises PanelError for an address that is not allowed, a model that is there, and too many."""
     own = select(func.count()).select_from(ModelEndpoint).where(ModelEndpoint.owner_id == principal.user_id)
     if (session.scalar(own) or 0) >= MAX_ENDPOINTS:
         message = _("You have {limit} model endpoints, which is the limit. Delete one.", limit=MAX_ENDPOINTS)
         raise bad_field("base_url", "endpoints_many", message)
     endpoint = ModelEndpoint(owner_id=principal.user_id)
     _assign(endpoint, request)
+    _refuse_twice(session, endpoint)
     session.add(endpoint)
     session.flush()
     _record(session, "endpoint_created", principal, endpoint)
@@ -59,6 +60,20 @@ def _assign(endpoint: ModelEndpoint, request: ModelEndpointRequest) -> None:
     endpoint.input_price, endpoint.output_price = request.input_price, request.output_price
     if key is not None:
         endpoint.api_key = key.strip()
+
+
+def _refuse_twice(session: Session, endpoint: ModelEndpoint) -> None:
+    """Raises PanelError if another endpoint of the user is the same model at the same address."""
+    same = (
+        ModelEndpoint.owner_id == endpoint.owner_id,
+        ModelEndpoint.base_url == endpoint.base_url,
+        ModelEndpoint.model == endpoint.model,
+    )
+    with session.no_autoflush:
+        other = session.scalar(select(ModelEndpoint).where(*same, ModelEndpoint.id != (endpoint.id or "")))
+    if other is not None:
+        message = _("Your endpoint “{name}” is the same model at the same address. Change that one.", name=other.name)
+        raise bad_field("model", "endpoint_exists", message)
 
 
 def get(session: Session, *, principal: Principal, endpoint_id: str) -> ModelEndpoint:
@@ -89,6 +104,7 @@ def change(session: Session, *, principal: Principal, endpoint_id: str, request:
     if endpoint.base_url != before and request.api_key is None and endpoint.api_key:
         message = _("The address is another one. Enter the API key again.")
         raise bad_field("api_key", "api_key_missing", message)
+    _refuse_twice(session, endpoint)
     session.flush()
     _record(session, "endpoint_changed", principal, endpoint)
     return endpoint

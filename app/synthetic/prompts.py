@@ -1,11 +1,14 @@
 """What a model is asked about a document: the template of the user, the form of the answer, and its JSON schema."""
 
+import re
 from typing import Any
 
 from app.core.synthetic_shapes import RecordKind, RecordSettings
 
 PLACEHOLDER = "{document}"
+PLACEHOLDERS = (PLACEHOLDER, "{n}", "{turns}")
 MAX_TEMPLATE_LENGTH = 20_000
+_NAMED = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 # The task, by kind and language. {document} is required; {n} is the number of records, {turns} that of questions.
 TEMPLATES: dict[RecordKind, dict[str, str]] = {
@@ -43,6 +46,11 @@ _FORMATS: dict[RecordKind, dict[str, str]] = {
 def default_template(kind: RecordKind, language: str) -> str:
     """The template of a kind in a language; in English if there is none in it."""
     return TEMPLATES[kind].get(language, TEMPLATES[kind]["en"])
+
+
+def unknown_placeholders(template: str) -> list[str]:
+    """The names in braces of a template that nothing is put in place of, each once."""
+    return [name for name in dict.fromkeys(_NAMED.findall(template)) if name not in PLACEHOLDERS]
 
 
 def prompt(settings: RecordSettings, document: str) -> str:

@@ -52,6 +52,15 @@ def _settings(request: RecordGenerationRequest, corpus: Corpus) -> RecordSetting
     if prompts.PLACEHOLDER not in template:
         message = _("The prompt lacks {placeholder}, where the text of the document stands.", placeholder="{document}")
         raise bad_field("template", "template_invalid", message)
+    unknown = prompts.unknown_placeholders(template)
+    if unknown:
+        message = _(
+            "The prompt has {unknown}, which nothing is put in place of. A prompt can have {allowed}. With spaces "
+            "inside the braces they stay as they are.",
+            unknown=", ".join(unknown)[:200],
+            allowed=", ".join(prompts.PLACEHOLDERS),
+        )
+        raise bad_field("template", "template_invalid", message)
     if request.kind == "text" and request.records_per_document > 1:
         message = _("A document is rewritten as one text. Choose 1.")
         raise bad_field("records_per_document", "records_many", message)

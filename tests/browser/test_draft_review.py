@@ -60,6 +60,9 @@ def test_records_are_reviewed_by_keyboard_and_mouse(open_page: Open, running_sta
         expect(rows.nth(0).locator(".excerpt")).to_contain_text("This document is about")
         assert counts(page) == ["4", "0", "0"]
 
+        page.keyboard.press("a")  # outside of the table it is a letter like any other
+        page.keyboard.press("r")
+        rows.nth(0).focus()
         page.keyboard.press("a")
         expect(rows.nth(0).locator("[data-state-word]")).to_have_text("Accepted")
         expect(rows.nth(1)).to_be_focused()

@@ -63,6 +63,17 @@ def test_bad_fields_are_refused(alice: TestClient, fields: dict[str, object], fi
     assert [error["field"] for error in answer.json()["errors"]] == [field]
 
 
+def test_the_same_model_at_the_same_address_is_listed_once(alice: TestClient) -> None:
+    first = alice.post(ADDRESS, json={**BODY, "model": "small"}).json()
+    answer = alice.post(ADDRESS, json={**BODY, "model": "small", "name": "again", "base_url": f"{first['base_url']}//"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "endpoint_exists"), answer.text
+    assert "“teacher”" in answer.json()["detail"]
+    second = alice.post(ADDRESS, json={**BODY, "model": "tiny"}).json()
+    changed = alice.put(f"{ADDRESS}/{second['id']}", json={**BODY, "model": "small"})
+    assert (changed.status_code, changed.json()["code"]) == (422, "endpoint_exists")
+    assert alice.put(f"{ADDRESS}/{second['id']}", json={**BODY, "model": "tiny", "name": "new"}).status_code == 200
+
+
 def test_the_operator_can_list_hosts(alice: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     body = {**BODY, "base_url": "http://localhost:11434/v1"}
     monkeypatch.setenv("ATHANOR_WEBHOOK_HOSTS", "localhost")  # of another use

@@ -83,6 +83,15 @@ def test_the_default_prompt_is_in_the_language_of_its_user(alice: TestClient, ge
     assert "请根据下面的文本" in generate(num_documents=1)["template"]
 
 
+def test_names_in_braces_that_nothing_replaces_are_refused_by_name(alice: TestClient, endpoint: str) -> None:
+    body = {"corpus": "sample-kjv", "endpoint": endpoint, "template": "{documents} {document} {n} {N} { x } {N}"}
+    answer = alice.post(START, json=body)
+    assert answer.status_code == 422, answer.text
+    message = answer.json()["detail"]
+    assert "{documents}, {N}, which" in message
+    assert "{document}, {n}, {turns}" in message
+
+
 def test_an_own_prompt_is_filled_in_as_it_is(generate: Generate, teacher: Teacher) -> None:
     generate(num_documents=1, template='Ask {n}, as {"q": "{turns}"}:\n{document}', records_per_document=4)
     assert prompt_of(teacher.requests[0]).startswith('Ask 4, as {"q": "2"}:\nDocument ')
@@ -430,6 +439,7 @@ def test_a_deleted_endpoint_or_another_text_ends_it(alice: TestClient, endpoint:
         ({"model": "anything"}, "model", "model_or_endpoint"),
         ({"endpoint": None, "model": "anything"}, "model", "model_unfit"),
         ({"template": "Write questions."}, "template", "template_invalid"),
+        ({"template": "{document} {nope}"}, "template", "template_invalid"),
         ({"template": "{document}\x00"}, "template", "character_invalid"),
         ({"kind": "text", "records_per_document": 2}, "records_per_document", "records_many"),
         ({"temperature": 3}, "temperature", "request_invalid"),

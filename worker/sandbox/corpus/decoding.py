@@ -54,6 +54,18 @@ _COMMON = frozenset(
     "這來國個說們為時會著過學對裡後麼沒於還發當無開見經頭動兩長東風雲，。、"
 )
 
+# In multi-byte encodings, the first bytes of the characters that are frequent: punctuation, kana, and the rows that the
+# standards give to the commonest Chinese characters and syllables of Korean.
+_FREQUENT_LEADS = {
+    "gb18030": (0xA1, 0xA3, *range(0xB0, 0xD8)),
+    "big5": (0xA1, *range(0xA4, 0xC7)),
+    "cp932": (*range(0x81, 0x84), *range(0x88, 0x98)),
+    "euc-jp": (0xA1, 0xA4, 0xA5, *range(0xB0, 0xD0)),
+    "cp949": (0xA1, 0xA3, *range(0xB0, 0xC9)),
+}
+_FREQUENT_SHARE = 0.9  # of the characters beyond ASCII that must be frequent ones, to offer an encoding for them
+_FREQUENT_CONFIDENCE = 0.6
+
 
 class Undecodable(Exception):
     """A file that is not text in this encoding: a code and the place of the first fault, with what surrounds it."""
@@ -293,7 +305,31 @@ def _narrow_candidates(path: Path, progress: Callable[[int], None]) -> dict[str,
             if encoding and encoding not in WIDE and confidence > likely.get(encoding, (0.0,))[0]:
                 preview = _preview(sample.decode(encoding, "replace"))
                 likely[encoding] = (confidence, str(guess["language"] or ""), preview)
+    for encoding in MULTI_BYTE:
+        confidence = _frequent_confidence(sample, encoding)
+        if confidence > likely.get(encoding, (0.0,))[0]:
+            likely[encoding] = (confidence, "", _preview(sample.decode(encoding, "replace")))
     return likely
+
+
+def _frequent_confidence(sample: bytes, encoding: str) -> float:
+    """How sure it is that a sample is in a multi-byte encoding because nearly all of its characters beyond ASCII are
+    frequent ones: chardet knows too little of a few characters. 0 where they are not, or the sample does not decode.
+    """
+    leads = _FREQUENT_LEADS[encoding]
+    try:
+        text = codecs.getincrementaldecoder(encoding)().decode(sample)  # it may end in a character
+    except UnicodeDecodeError:
+        return 0.0
+    foreign = [character.encode(encoding) for character in text if character > "\x7f"]
+    frequent = sum(
+        1 for raw in foreign if len(raw) == 2 and raw[0] in leads and (encoding != "gb18030" or raw[1] > 0xA0)
+    )
+    if not foreign or frequent < _FREQUENT_SHARE * len(foreign):
+        return 0.0
+    # Where several fit, the commonest characters decide, and then the encoding with the fewest frequent ones.
+    common = sum(1 for character in text if character in _COMMON)
+    return _FREQUENT_CONFIDENCE * frequent / len(foreign) + (common / len(foreign) - len(leads) / 1_000) / 10
 
 
 def _foreign_lines(path: Path, progress: Callable[[int], None]) -> bytes:

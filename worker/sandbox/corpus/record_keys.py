@@ -1,12 +1,8 @@
-"""What the keys of records say: the kind of a record, judgments of answers, languages; and what columns hold."""
+"""What the keys of records say: the kind of a record, judgments of answers, languages."""
 
-import json
 import re
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
-
-from worker.sandbox.corpus.fields import storable
 
 # Prompt and answer, by the names that datasets give them.
 PAIRS = (
@@ -46,51 +42,6 @@ LANGUAGES = frozenset(
         "th tl tr uk ur uz vi yi zh zu",
     )
 )
-OBSERVED_RECORDS = 1_000  # by which columns are described
-MAX_COLUMNS = 100  # that are described
-SAMPLE_CHARACTERS = 120
-
-
-class Column:
-    """A key of records, as the first of them have it: in how many it is, with values of which types, and one value."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.is_used = False
-        self._num_records = 0
-        self._types: Counter[str] = Counter()
-        self._sample = ""
-
-    def observe(self, value: Any) -> None:
-        """Count one value."""
-        self._num_records += 1
-        self._types[TYPES.get(type(value), "object")] += 1
-        if not self._sample and value not in (None, "", [], {}):
-            self._sample = storable(_text(value)[:SAMPLE_CHARACTERS])
-
-    def facts(self) -> dict[str, Any]:
-        """What was seen, for people."""
-        types = [name for name, _number in self._types.most_common()]
-        names = {"name": self.name, "types": types, "num_records": self._num_records}
-        return {**names, "sample": self._sample, "used": self.is_used}
-
-
-def _text(value: Any) -> str:
-    try:
-        return value if type(value) is str else json.dumps(value, ensure_ascii=False, default=str)
-    except RecursionError:
-        return "…"
-
-
-TYPES = {
-    str: "string",
-    int: "number",
-    float: "number",
-    bool: "boolean",
-    list: "list",
-    dict: "object",
-    type(None): "null",
-}
 
 
 def detect_kind(record: Mapping[str, Any]) -> str | None:

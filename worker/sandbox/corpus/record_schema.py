@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from worker.sandbox.corpus.columns import Columns, root_of, unread_parts, value_at
 from worker.sandbox.corpus.fields import SHOWN_CHARACTERS, BadLine, Fields, Record, storable
 from worker.sandbox.corpus.messages import read_messages, read_tools
 from worker.sandbox.corpus.questions import read_question
@@ -21,11 +22,8 @@ from worker.sandbox.corpus.record_keys import (
     CONVERSATION_KEYS,
     JUDGMENT_KEYS,
     LANGUAGES,
-    MAX_COLUMNS,
-    OBSERVED_RECORDS,
     PAIRS,
     PROMPT_KEYS,
-    Column,
     detect_kind,
     judgment,
 )
@@ -61,8 +59,8 @@ class RecordReader:
     def __init__(
         self, kind: str | None, mapping: Mapping[str, str] | None = None, group_column: str | None = None
     ) -> None:
-        """With a `mapping`, each field of the kind is read from the key that it names, and no other key is. The value
-        of `group_column` is the group of a record.
+        """With a `mapping`, each field of the kind is read from the key or path (columns.py) that it names, and no
+        other key is. The value of `group_column` is the group of a record.
         """
         self.kind = kind
         self._mapping = mapping
@@ -70,8 +68,7 @@ class RecordReader:
         self._groups: Counter[str] = Counter()
         self._num_ungrouped = 0
         self._is_asked = kind is not None
-        self._columns: dict[str, Column] = {}
-        self._num_observed = 0
+        self._columns = Columns()
         self._languages: tuple[str, str] | None = None
         self._labels: Counter[str] = Counter()
         self._num_turns = 0
@@ -80,19 +77,17 @@ class RecordReader:
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
-        is_observed = self._num_observed < OBSERVED_RECORDS
-        if is_observed:
-            self._observe(record)
+        is_observed = self._columns.observe(record)
         used: set[str] = set()
         try:
             text = self._document(record, used)
             return text if self._group_column is None else GroupedDocument.of(text, self._group(record))
         finally:
-            for column in self._columns.values() if is_observed else ():
-                column.is_used |= column.name in used
+            if is_observed:
+                self._columns.use(used)
 
     def _group(self, record: Record) -> str | None:
-        value = record.get(str(self._group_column))
+        value = value_at(record, str(self._group_column))
         group = str(value).strip() if type(value) in (str, int, float, bool) else ""
         if not group:
             self._num_ungrouped += 1
@@ -101,22 +96,15 @@ class RecordReader:
         self._groups[name if name in self._groups or len(self._groups) < MAX_GROUPS else "…"] += 1
         return group
 
-    def _observe(self, record: Record) -> None:
-        self._num_observed += 1
-        for key, value in record.items():
-            name = storable(key[:SHOWN_CHARACTERS])
-            if name not in self._columns and len(self._columns) < MAX_COLUMNS:
-                self._columns[name] = Column(name)
-            if name in self._columns:
-                self._columns[name].observe(value)
-
     def _mapped(self, record: Record) -> tuple[Record, list[str]]:
         """The record by the names of its kind, and the keys of it that are not read."""
         if self._mapping is None:
             return record, []
-        sources = set(self._mapping.values())
-        mapped = {field: record[key] for field, key in self._mapping.items() if record.get(key) is not None}
-        return mapped, [key for key in record if key not in sources]
+        paths = self._mapping.values()
+        sources = {root_of(record, path) for path in paths}
+        values = {field: value_at(record, path) for field, path in self._mapping.items()}
+        mapped = {field: value for field, value in values.items() if value is not None}
+        return mapped, [*(key for key in record if key not in sources), *unread_parts(record, paths)]
 
     def _document(self, record: Record, used: set[str]) -> str:
         names = list(record)
@@ -134,6 +122,7 @@ class RecordReader:
         except RecursionError:
             raise BadLine("too_deep") from None
         unused.update(rest + unused_keys(fields, kind))
+        names += (self._mapping or {}).values()
         used.update(storable(name[:SHOWN_CHARACTERS]) for name in names if name not in unused)
         if kind != "text":
             self._count(normalized)
@@ -146,12 +135,12 @@ class RecordReader:
     def knows_columns(self, names: list[str]) -> bool:
         """Whether records with these keys can be read."""
         if self._mapping is not None:
-            return any(name in names for name in self._mapping.values())
+            return any(root_of(dict.fromkeys(names), name) in names for name in self._mapping.values())
         return detect_kind(dict.fromkeys(names)) is not None
 
     def name_columns(self, names: list[str], row: list[str]) -> None:
         """Describe the columns of a table that cannot be read, by their names and perhaps one row."""
-        self._observe(dict(zip(names, [*row, *[""] * len(names)], strict=False)))
+        self._columns.observe(dict(zip(names, [*row, *[""] * len(names)], strict=False)))
 
     def _without_languages(self, record: Record) -> Record:
         """A translation with `source` and `target` instead of languages, in the order of the first record."""
@@ -208,7 +197,7 @@ class RecordReader:
             "lengths": {str(bits): number for bits, number in sorted(self._lengths.items())},
             "unused_keys": dict(self._unused.most_common(KEPT_UNUSED_KEYS)),
         }
-        facts["columns"] = [column.facts() for column in self._columns.values()]
+        facts["columns"] = self._columns.facts()
         if self._group_column is not None:
             facts["groups"] = dict(self._groups.most_common(KEPT_LABELS))
             facts |= {"num_groups": len(self._groups), "num_ungrouped": self._num_ungrouped}

@@ -274,6 +274,19 @@ def test_the_encoding_is_offered_first_and_decodes_the_file(tmp_path: Path, name
         assert [json.loads(document) for document in documents] == [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("你好", "gb18030"), ("你好，世界。", "gb18030"), ("中文", "gb18030"), ("我", "big5"), ("안녕", "cp949")],
+)
+def test_a_few_characters_are_enough_to_offer_their_encoding(tmp_path: Path, text: str, encoding: str) -> None:
+    line = json.dumps({"text": text}, ensure_ascii=False)
+    (tmp_path / "upload").write_bytes(line.encode(encoding))
+    with pytest.raises(parse.UnreadableCorpus) as caught:
+        parse.parse(tmp_path, "jsonl", None, False, lambda done: None)
+    offers = {offer["encoding"]: offer["preview"] for offer in caught.value.report["candidates"]}
+    assert line in offers[encoding]
+
+
 def test_one_bad_byte_in_40_mb_is_shown_with_its_context(tmp_path: Path) -> None:
     line = b"the quick brown fox jumps over the lazy dog\n"
     before, after = line * 600_000 + b"the caf", b" of the town\n" + line * 310_000

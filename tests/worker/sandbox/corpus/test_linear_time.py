@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
-from worker.sandbox.corpus import decoding, json_records, parse, record_schema, tables
+from worker.sandbox.corpus import columns, decoding, json_records, parse, record_schema, tables
 
 FORMATS = (*parse.TEXT_FORMATS, *parse.JSON_FORMATS, *tables.DELIMITERS)
 SMALL = 2_000  # bytes
@@ -80,7 +80,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "MAX_ROW_CHARACTERS", 1_000)
     monkeypatch.setattr(record_schema, "MAX_LABELS", 100)
     monkeypatch.setattr(record_schema, "MAX_UNUSED_KEYS", 100)
-    monkeypatch.setattr(record_schema, "MAX_COLUMNS", 10)
+    monkeypatch.setattr(columns, "MAX_COLUMNS", 10)
 
 
 @pytest.mark.usefixtures("small_pieces")
