@@ -1,5 +1,5 @@
 """The trainer's commands:
-`python -m trainer plan|propose|tokenize|train|batch|generate|evaluate|export|preview|tokens`.
+`python -m trainer plan|propose|tokenize|train|batch|job-preview|generate|evaluate|export|preview|tokens`.
 """
 
 import argparse
@@ -60,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             run.add_argument("--resume", metavar="CHECKPOINT_DIR", type=Path, help="resume from this checkpoint")
             run.add_argument("--device", choices=["cpu", "cuda"], help="default: cuda if there is a GPU")
 
+    _add_job_preview(commands.add_parser("job-preview", help="show samples of a run that is not prepared, as JSON"))
     _add_batch(commands.add_parser("batch", help="show the samples of a training step, token by token, as JSON"))
 
     generate = commands.add_parser("generate", help="continue a prompt with a checkpoint")
@@ -129,6 +130,15 @@ def _add_tokens(commands: Any) -> None:
     tokens = commands.add_parser("tokens", help="show the tokens of a text, read from standard input")
     tokens.add_argument("tokenizers", metavar="TOKENIZER_DIR", type=Path, nargs="+", help="tokenizers to compare")
     tokens.set_defaults(command=_tokens)
+
+
+def _add_job_preview(preview: argparse.ArgumentParser) -> None:
+    preview.add_argument("run_dir", metavar="RUN_DIR", type=Path, help="directory of a run, only for this preview")
+    preview.add_argument("--step", type=int, default=1, help="the step, from 1")
+    preview.add_argument("--first", type=int, default=0, help="the first sample of the batch to show, from 0")
+    preview.add_argument("--count", type=int, default=8, help="how many samples to show")
+    preview.add_argument("--max-bytes", type=int, default=4 << 20, help="of each corpus that are read, about")
+    preview.set_defaults(command=_job_preview)
 
 
 def _add_batch(batch: argparse.ArgumentParser) -> None:
@@ -219,6 +229,16 @@ def _train(arguments: argparse.Namespace) -> int:
 
     kind = arguments.device or rank.best_device()
     return rank.run(run_dir, arguments.fence, kind, is_supervised=False)
+
+
+def _job_preview(arguments: argparse.Namespace) -> int:
+    from trainer.batch_shapes import JOB_PREVIEW
+    from trainer.datasets.job_preview import preview
+
+    run_dir = RunDir(arguments.run_dir)
+    view = preview(run_dir, arguments.step, arguments.first, arguments.count, arguments.max_bytes)
+    print(JOB_PREVIEW.dump_json(view, exclude_defaults=True).decode())
+    return EXIT_OK
 
 
 def _batch(arguments: argparse.Namespace) -> int:

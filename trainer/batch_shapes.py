@@ -1,7 +1,7 @@
 """What is shown of a training batch: see datasets/batch_view.py. Imports pydantic only, so that app can read it."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
@@ -74,4 +74,34 @@ class BatchView:
     samples: list[SampleView]
 
 
+@dataclass(frozen=True, slots=True)
+class PreviewFailure:
+    """What a run would end with while it prepares its data: a code of trainer/failure.py, and its values."""
+
+    code: str
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class JobPreview:
+    """A batch of a run that has not been submitted, or why there would be none.
+
+    `num_documents` are those that were read of each corpus: all of them, if it `is_complete`. The other counts are of
+    these: samples for training and for validation, records that are cut to the sequence length, and records that are
+    left out, among them pairs of equal answers and those that the chat template refuses.
+    """
+
+    batch: BatchView | None = None
+    num_documents: list[int] = field(default_factory=list)
+    is_complete: bool = True
+    num_train: int = 0
+    num_validation: int = 0
+    num_cut: int = 0
+    num_dropped: int = 0
+    num_equal: int = 0
+    num_refused: int = 0
+    failure: PreviewFailure | None = None
+
+
+JOB_PREVIEW = TypeAdapter(JobPreview)
 BATCH_VIEW = TypeAdapter(BatchView)  # to and from JSON

@@ -65,6 +65,8 @@ class CorpusStatisticsInfo(Shape):
     num_documents: int
     num_text_bytes: int
     num_duplicates: int
+    num_near_duplicates: int | None = None
+    num_compared: int | None = None
     num_repeated: int
     repeated: list[CountedDocumentInfo]
     longest: list[CountedDocumentInfo]
@@ -100,6 +102,7 @@ class CorpusFileInfo(Shape):
     num_bytes: int
     sha256: str
     encoding: str | None
+    url: str | None
     num_documents: int | None
     num_text_bytes: int | None
     num_problems: int

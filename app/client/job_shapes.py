@@ -149,6 +149,30 @@ class CorpusShareInfo(Shape):
     num_epochs: float
 
 
+class DataCheckInfo(Shape):
+    """What is known of the records of a corpus before a job starts. Figures that were not counted are None."""
+
+    corpus: str
+    name: str
+    is_held_out: bool
+    num_documents: int
+    num_longer: int | None
+    is_estimated: bool
+    tokenizer: str | None
+    num_duplicates: int | None
+    num_near_duplicates: int | None
+    sentences: list[str]
+
+
+class DataChecksInfo(Shape):
+    """What is known of the data of a job before it starts, by statistics and an earlier job with the same data."""
+
+    num_cut: int | None
+    num_dropped: int | None
+    corpora: list[DataCheckInfo]
+    sentences: list[str]
+
+
 class PlanInfo(Shape):
     """A resolved spec and what a job of it costs."""
 
@@ -172,6 +196,7 @@ class PlanInfo(Shape):
     figures: dict[str, FigureInfo]
     notes: list[str]
     corpora: list[CorpusShareInfo]
+    data: DataChecksInfo | None = None
 
 
 class ProposalInfo(Shape):

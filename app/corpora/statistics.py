@@ -4,6 +4,7 @@ They are counted by a background task and kept as its result, one for each text 
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import select
@@ -93,6 +94,10 @@ class CorpusStatistics(_Counted):
     num_documents: int
     num_text_bytes: int
     num_duplicates: int = Field(description="Documents whose text occurs before, byte by byte.")
+    num_near_duplicates: int | None = Field(
+        None, description="Documents that are almost an earlier one (MinHash, similarity of 0.8), besides duplicates."
+    )
+    num_compared: int | None = Field(None, description="Documents, the first ones, among which those were counted.")
     num_repeated: int = Field(description="Texts that occur more than once.")
     repeated: list[CountedDocument] = Field(description="Of these the ten most frequent, each where it occurs first.")
     longest: list[CountedDocument] = Field(description="The ten longest documents by bytes.")
@@ -107,6 +112,19 @@ class CorpusStatistics(_Counted):
         if self.tokens.is_complete:
             return self.tokens.num_tokens
         return round(self.tokens.num_tokens * self.num_text_bytes / max(1, self.tokens.num_stored_bytes))
+
+
+def longer_than(tokens: TokenStatistics, length: int) -> tuple[float, bool]:
+    """The share of the documents with more than `length` tokens, and whether it was counted: between the lengths at
+    which it was, it is interpolated.
+    """
+    points = [(0, tokens.num_documents), *((cut.length, cut.num_longer) for cut in tokens.cuts)]
+    total = max(1, tokens.num_documents)
+    for (low, more), (high, fewer) in pairwise(points):
+        if low <= length < high:
+            between = more + (fewer - more) * (length - low) / (high - low)
+            return between / total, length == low or more == fewer
+    return points[-1][1] / total, length == points[-1][0]
 
 
 @dataclass(frozen=True)

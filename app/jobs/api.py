@@ -21,9 +21,10 @@ from app.jobs.hyperparameter_search import HyperparameterSearchAnswer, Hyperpara
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.lists import comparison
-from app.jobs.planning import answers
-from app.jobs.previews import batch, chat_template
+from app.jobs.planning import answers, data_checks
+from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
+from app.jobs.previews.samples import SamplesAnswer
 from app.jobs.views import logs, loss_forecast
 from app.jobs.views.loss_forecast import LossForecast
 from app.web.auth import Reader, Submitter
@@ -120,7 +121,8 @@ def plan_job(principal: Reader, partial_spec: PartialSpec) -> answers.PlanAnswer
     """Validate a spec and estimate what the job would cost, without submitting it."""
     with db.transaction() as session:
         resolved = service.resolve_request(session, principal=principal, request=partial_spec)
-    return answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
+        data = data_checks.check(session, principal, resolved.spec, resolved.corpora)
+    return answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields, data)
 
 
 @router.post(
@@ -134,6 +136,26 @@ def preview_template(principal: Submitter, request: PreviewRequest) -> PreviewAn
     with db.transaction() as session:
         base = chat_template.base_directory(session, principal, request.base_model)
     return chat_template.preview(request, base)
+
+
+@router.post(
+    "/jobs/samples",
+    tags=["jobs"],
+    responses=errors(*SPEC_CODES, "sample_unknown", "batch_slow", "preview_unfit", "preview_busy"),
+)
+@PREVIEWS
+def preview_samples(
+    principal: Submitter,
+    partial_spec: PartialSpec,
+    step: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 1,
+    first: Annotated[int, Query(ge=0, le=2**31, description="The first sample of the batch, from 0.")] = 0,
+    count: Annotated[int, Query(ge=1, le=batch.MAX_SAMPLES, description="How many samples.")] = 8,
+) -> SamplesAnswer:
+    """Show what a job with this spec would read at a step, token by token, without submitting it."""
+    with db.transaction() as session:
+        resolved = service.resolve_request(session, principal=principal, request=partial_spec)
+        inputs = samples.inputs_of(session, resolved.spec, resolved.corpora, resolved.parent)
+    return samples.preview(resolved.spec, inputs, step=step, first=first, count=count)
 
 
 @router.post(

@@ -10,7 +10,7 @@ from app.core.i18n import _
 from app.core.models import Corpus
 from app.core.principal import Principal
 from app.jobs import service
-from app.jobs.planning import answers, validation
+from app.jobs.planning import answers, data_checks, validation
 from app.jobs.planning.answers import PlanAnswer, format_estimate
 from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
@@ -40,7 +40,8 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
         return FormPlan(problem=as_panel_error(error))
     except PanelError as error:
         return FormPlan(problem=error)
-    answer = answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields)
+    data = data_checks.check(session, principal, resolved.spec, resolved.corpora)
+    answer = answers.plan_answer(resolved.spec, resolved.vocab_size, resolved.plan, resolved.auto_fields, data)
     try:
         validation.check_memory(resolved.plan)
         validation.check_disk(session, principal, resolved.plan)

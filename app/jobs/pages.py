@@ -31,7 +31,7 @@ from app.jobs.lifecycle import notifications
 from app.jobs.planning import accuracy, answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.previews import batch, chat_template
+from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
@@ -44,6 +44,7 @@ from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
+from trainer.families import TEXT_OBJECTIVES
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError
@@ -159,6 +160,49 @@ def preview_template(request: Request, principal: Submitter, form_data: FormBody
         problem = error
     status = problem.status if problem else 200
     return page(request, "jobs/template.html", status, principal=principal, preview=preview, problem=problem)
+
+
+@router.post("/jobs/samples")
+@PREVIEWS
+def show_samples(
+    request: Request,
+    principal: Submitter,
+    form_data: FormBody,
+    step: Annotated[int, Query(ge=1, le=MAX_STEPS)] = 1,
+    first: Annotated[int, Query(ge=0, le=2**31)] = 0,
+) -> Response:
+    """The samples that the job of a form would read at a step; nothing is submitted."""
+    submitted = form.read_form(form_data)
+    spec, answer, problem, names = None, None, None, {}
+    try:
+        with db.transaction() as session:
+            resolved = service.resolve_request(session, principal=principal, request=form.to_partial_spec(submitted))
+            spec = resolved.spec
+            inputs = samples.inputs_of(session, spec, resolved.corpora, resolved.parent)
+            names = dict(_corpus_names(session, principal, spec.corpora))
+        answer = samples.preview(spec, inputs, step=step, first=first, count=SAMPLES_SHOWN)
+    except SpecError as error:
+        problem = form_plan.as_panel_error(error)
+    except PanelError as error:
+        problem = error
+    errors = form.errors_by_field(problem.fields, submitted) if problem else {}
+    return page(
+        request,
+        "jobs/samples.html",
+        problem.status if problem else 200,
+        principal=principal,
+        submitted=[(name, value) for name, value in form_data.multi_items() if isinstance(value, str)],
+        spec=spec,
+        answer=answer,
+        problem=problem,
+        message=form_plan.explain(problem, errors, ()),
+        corpus_names=names,
+        has_records=spec is not None and spec.objective not in TEXT_OBJECTIVES,
+        read_bytes=samples.READ_BYTES,
+        step=step,
+        first=first,
+        num_shown=SAMPLES_SHOWN,
+    )
 
 
 @router.post("/jobs")

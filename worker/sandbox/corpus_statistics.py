@@ -2,9 +2,9 @@
 
 `python -m worker.sandbox.corpus_statistics DIRECTORY --kind=KIND --memory=BYTES [--tokenizer=FILE]`
 
-Duplicates are counted over all documents. Tokens are counted over a sample of a large corpus: every n-th document from
-the first on, so that about SAMPLE_BYTES of text are read. The tokens of a record are those of its texts, without the
-marks that a chat template adds.
+Duplicates are counted over all documents, near ones over the first. Tokens are counted over a sample of a large corpus:
+every n-th document from the first on, so that about SAMPLE_BYTES of text are read. The tokens of a record are those of
+its texts, without the marks that a chat template adds.
 """
 
 import argparse
@@ -13,10 +13,12 @@ import heapq
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rensa import RMinHashDeduplicator
 from tokenizers import Tokenizer
 
 from trainer.data.corpus import CorpusReader, split_document, strings
@@ -24,6 +26,8 @@ from trainer.data.splits import Hashes, count_repeated, hold_out, read_groups, r
 from trainer.failure import Failure
 from trainer.rounding import ceil_div
 from trainer.run_dir import CorpusInput
+from worker.sandbox.cleaning.documents import read_documents
+from worker.sandbox.cleaning.duplicates import NUM_BANDS, NUM_PERMUTATIONS, SEED, batches, signed
 from worker.sandbox.reporting import ProgressReporter, report
 
 SAMPLE_BYTES = 32 << 20
@@ -33,6 +37,9 @@ BATCH_DOCUMENTS = 1_000
 # Sequence lengths at which the cut is counted: two in each power of two, from 8 to 131,072 tokens.
 CUT_LENGTHS = [length for bits in range(3, 18) for length in (2**bits, 3 * 2 ** (bits - 1))][:-1]
 FRACTIONS = (0.01, 0.05, 0.1, 0.2)  # at which splits are previewed
+COMPARED_BYTES = 64 << 20  # of text in which near duplicates are counted
+MAX_COMPARED = 100_000  # documents, whose signatures take 2.3 KB each
+NEAR_SIMILARITY = 0.8
 NUM_FREQUENT = 50
 NUM_LONGEST = 10
 NUM_REPEATED = 10
@@ -94,6 +101,27 @@ def count_duplicates(corpus: ParsedCorpus, hashes: Hashes) -> dict[str, Any]:
         "num_repeated": len(repeated),
         "repeated": [corpus.describe(int(first[n]), count=int(counts[n])) for n in order],
     }
+
+
+def count_near_duplicates(corpus: ParsedCorpus, directory: Path, hashes: Hashes) -> dict[str, int]:
+    """Documents that are almost an earlier one (MinHash of word 5-grams), besides those with its very text, among the
+    first COMPARED_BYTES of text.
+    """
+    compared = islice(read_documents(directory, corpus.kind, lambda done: None, max_bytes=COMPARED_BYTES), MAX_COMPARED)
+    index = RMinHashDeduplicator(NEAR_SIMILARITY, NUM_PERMUTATIONS, True, NUM_BANDS, SEED)
+    texts: set[int] = set()
+    num_compared = num_near = 0
+    for batch in batches(compared):
+        num_compared += len(batch)
+        different = []
+        for document in batch:
+            text = int(hashes[document.number])
+            if text not in texts:
+                texts.add(text)
+                different.append(document)
+        for document, signature in signed(different):
+            num_near += not index.add(str(document.number), signature)
+    return {"num_near_duplicates": num_near, "num_compared": num_compared}
 
 
 def preview_splits(corpus: ParsedCorpus, source: CorpusInput, texts: Hashes) -> list[dict[str, Any]]:
@@ -248,6 +276,7 @@ def count(directory: Path, kind: str, tokenizer: Path | None, progress: Callable
         "num_documents": len(corpus),
         "num_text_bytes": corpus.num_bytes,
         **count_duplicates(corpus, texts),
+        **count_near_duplicates(corpus, directory, texts),
         "splits": preview_splits(corpus, source, texts),
         "longest": longest_documents(corpus),
         "tokens": None,

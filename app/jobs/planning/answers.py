@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 from app.core.formatting import compact, file_size, number, span
 from app.core.i18n import _, translate
 from app.core.settings import settings
+from app.jobs.planning.data_checks import DataChecks
 from trainer.formats.messages import Message
 from trainer.planning.estimates import Estimate
 from trainer.planning.plan import Plan
@@ -109,9 +110,12 @@ class PlanAnswer(BaseModel):
     figures: dict[str, FigureAnswer]
     notes: list[str] = Field(description="Where the rates come from, and what would be better.")
     corpora: list[CorpusShareAnswer] = Field(description="Estimates for each corpus; empty if its size is unknown.")
+    data: DataChecks | None = Field(None, description="What is known of its records, from statistics; null for a job.")
 
 
-def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str] = ()) -> PlanAnswer:
+def plan_answer(
+    spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str] = (), data: DataChecks | None = None
+) -> PlanAnswer:
     """A plan in the reader's language."""
     same = ("num_parameters", "num_tokens", "memory_bytes", "checkpoint_bytes", "resume_bytes", "host_bytes")
     return PlanAnswer(
@@ -132,6 +136,7 @@ def plan_answer(spec: TrainSpec, vocab_size: int, plan: Plan, free: Sequence[str
             CorpusShareAnswer(corpus=corpus, **share.model_dump())
             for corpus, share in zip(spec.corpora, plan.corpora, strict=False)
         ],
+        data=data,
         **{name: getattr(plan, name) for name in same},
     )
 

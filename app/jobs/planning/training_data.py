@@ -23,7 +23,7 @@ SAME_FIELDS = ("objective", "corpora", "base_model", "model_type", "chat_templat
 def of_corpora(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> TrainingData:
     """The counts of these training corpora, with what an earlier job of the user has counted in their tokens."""
     data = _sum_counts(corpora)
-    earlier = _earlier_job(session, principal, spec, corpora)
+    earlier = earlier_job(session, principal, spec, corpora)
     if earlier is not None:
         counted = {"num_tokens": earlier.facts.num_tokens, "num_dropped": earlier.facts.num_dropped or 0}
         data = data.model_copy(update=counted)
@@ -57,7 +57,7 @@ def _validation_share(reports: Sequence[ParseReport]) -> float | None:
     return counts[1] / sum(counts) if any(counts) else None
 
 
-def _earlier_job(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> Job | None:
+def earlier_job(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> Job | None:
     """The user's newest job that tokenized these corpora as this one will."""
     on_them = (Job.owner_id == principal.user_id, Job.spec["corpora"].contains(list(spec.corpora)))
     counted = func.jsonb_exists(Job.facts, "num_tokens")

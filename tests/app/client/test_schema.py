@@ -50,7 +50,7 @@ AREAS = {
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
 # pages show.
-LEFT_OUT = re.compile(r"/api/v1/(checkpoint-tasks|works)\b|/api/v1/jobs/\{job_id\}/batches")
+LEFT_OUT = re.compile(r"/api/v1/(checkpoint-tasks|works)\b|/api/v1/jobs/(\{job_id\}/batches|samples)")
 FORMER_PARAMETERS = {"checkpoint"}  # of GET /api/v1/tasks: deprecated
 STREAM = {"generate": b"event: done\ndata: %s\n\n", "stream_job": b"id: 1\nevent: job\ndata: %s\n\n"}
 
@@ -112,6 +112,9 @@ CALLS: Calls = {
         client.corpora.list(limit=3, search="g", kind="text", state="ready", owner="own", order="name")
     ),
     "get_corpus": lambda client, _file: client.corpora.get("c"),
+    "download_corpus": lambda client, _file: client.corpora.create_from_url(
+        "https://data.example.org/a.txt", filename="b.txt", name="B", encoding="big5", kind="chat"
+    ),
     "create_corpus": lambda client, _file: client.corpora.create_from_uploads(
         ["u"], name="n", encoding="big5", kind="chat"
     ),
@@ -361,6 +364,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.FigureInfo: "FigureAnswer",
     job_shapes.CorpusShareInfo: "CorpusShareAnswer",
     job_shapes.PlanInfo: "PlanAnswer",
+    job_shapes.DataChecksInfo: "DataChecks",
+    job_shapes.DataCheckInfo: "DataCheck",
     job_shapes.ProposalInfo: "ProposeAnswer",
     job_shapes.PreviewPartInfo: "PreviewPart",
     job_shapes.TemplatePreviewInfo: "PreviewAnswer",

@@ -1,0 +1,108 @@
+"""The preview of a job that is not submitted is what its trainer will read, or a sample that says so."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.trainer.chat_fixtures import chats
+from tests.trainer.datasets.test_batch_view import RUNS, prepared, records
+from tests.trainer.runs import english, make_run
+from trainer.__main__ import main
+from trainer.batch_shapes import JOB_PREVIEW
+from trainer.datasets.batch_view import view_batch
+from trainer.datasets.job_preview import preview, take_sample
+from trainer.run_dir import CorpusInput, RunDir
+
+__all__ = ["prepared"]  # a fixture
+ALL = 1 << 30
+
+
+def unprepared(run_dir: RunDir, home: Path, **changes: Any) -> RunDir:
+    """A directory for the preview of a run."""
+    draft = RunDir(home / f"draft-{run_dir.path.name}")
+    draft.path.mkdir()
+    spec = run_dir.spec().model_copy(update=changes)
+    draft.create(spec, run_dir.inputs(1), 1)
+    return draft
+
+
+@pytest.mark.parametrize("objective", RUNS)
+def test_the_preview_of_all_documents_is_the_batch_of_the_run(
+    prepared: Callable[[str], RunDir], tmp_path: Path, objective: str
+) -> None:
+    run_dir = prepared(objective)
+    shown = preview(unprepared(run_dir, tmp_path), 2, 3, 4, ALL)
+    assert shown.failure is None
+    assert shown.is_complete
+    assert shown.batch == view_batch(run_dir, 2, 3, 4)
+
+
+def test_epochs_that_are_not_counted_yet_do_not_matter(home: Path, tmp_path: Path) -> None:
+    fields = {"num_train_epochs": 0.5, "max_steps": None, "warmup_steps": 0}
+    run_dir = make_run(home, "preview-epochs", [english(20_000)])
+    shown = preview(unprepared(run_dir, tmp_path, **fields), 1, 0, 2, ALL)
+    assert shown.batch is not None
+    assert len(shown.batch.samples) == 2
+
+
+def test_of_a_large_corpus_a_sample_of_documents_is_shown_by_their_numbers(home: Path, tmp_path: Path) -> None:
+    conversations = records(chats) * 40
+    run_dir = make_run(home, "preview-large", conversations, kind="chat", objective="chat", sequence_length=96)
+    size = sum(len(record.encode()) for record in conversations)
+    shown = preview(unprepared(run_dir, tmp_path), 1, 0, 8, size // 4)
+    assert shown.batch is not None
+    assert not shown.is_complete
+    assert 0 < shown.num_documents[0] <= len(conversations) // 4 + 1
+    numbers = {document.number for sample in shown.batch.samples for document in sample.documents}
+    assert max(numbers) > len(conversations) // 2  # from everywhere
+    for sample in shown.batch.samples:
+        for segment in sample.segments:
+            assert segment.document is not None
+            record = json.loads(conversations[segment.document.number])
+            text = "".join(token.text for token in segment.tokens)
+            assert record["messages"][0]["content"][:20] in text
+
+
+def test_records_that_are_cut_or_left_out_are_counted(home: Path, tmp_path: Path) -> None:
+    long = {"messages": [{"role": "user", "content": "x y z " * 400}, {"role": "assistant", "content": "never seen"}]}
+    cut = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a b c d " * 400}]}
+    run_dir = make_run(
+        home,
+        "preview-cut",
+        [*records(chats), json.dumps(long), json.dumps(cut)],
+        kind="chat",
+        objective="chat",
+        vocab_size=300,
+    )
+    shown = preview(unprepared(run_dir, tmp_path, sequence_length=128), 1, 0, 1, ALL)
+    assert shown.num_dropped >= 1
+    assert shown.num_cut >= 1
+
+
+def test_what_does_not_fit_is_answered_as_the_failure_of_the_run(home: Path, tmp_path: Path) -> None:
+    run_dir = make_run(home, "preview-short", [english(3_000)], vocab_size=None, num_key_value_heads=4)
+    shown = preview(unprepared(run_dir, tmp_path, sequence_length=4096), 1, 0, 8, ALL)
+    assert shown.batch is None
+    assert shown.failure is not None
+    assert shown.failure.code == "data_short"
+
+
+def test_the_command_prints_it(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draft = unprepared(make_run(home, "preview-command", [english(20_000)]), tmp_path)
+    assert main(["job-preview", str(draft.path), "--count=1"]) == 0
+    shown = JOB_PREVIEW.validate_json(capsys.readouterr().out.splitlines()[-1])
+    assert shown.batch is not None
+    assert len(shown.batch.samples) == 1
+
+
+def test_a_long_document_is_cut_between_characters(tmp_path: Path) -> None:
+    text = "长" * 1_000
+    (tmp_path / "text.bin").write_bytes(text.encode())
+    np.asarray([len(text.encode())], dtype="<u8").tofile(tmp_path / "index.bin")
+    sample = take_sample(CorpusInput(id="a", path=str(tmp_path), sha256="", kind="text"), tmp_path / "sample", 1_000)
+    assert (tmp_path / "sample" / "text.bin").read_text() == "长" * 333
+    assert (sample.num_documents, sample.is_complete) == (1, False)

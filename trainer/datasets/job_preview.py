@@ -1,0 +1,158 @@
+"""Shows the batches of a run that has not been submitted, from its corpora or, of large ones, from a sample of them.
+
+The samples are made by the code that prepares a run. Imports no torch.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from trainer.batch_shapes import BatchView, Document, JobPreview, PreviewFailure, SampleView, SegmentView
+from trainer.datasets import prepare
+from trainer.datasets.base import Dataset
+from trainer.datasets.batch_view import view_batch
+from trainer.datasets.factory import open_dataset
+from trainer.failure import Failure
+from trainer.formats.corpus_kinds import GROUPS_FILE
+from trainer.report import Reporter
+from trainer.rounding import ceil_div
+from trainer.run_dir import CorpusInput, Inputs, RunDir
+from trainer.spec import MAX_STEPS, TrainSpec
+
+FENCE = 1  # of the only attempt of a preview
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A corpus, or every `stride`-th document of it from the first on, and how many documents that are."""
+
+    source: CorpusInput
+    stride: int
+    num_documents: int
+    is_complete: bool
+
+
+def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) -> JobPreview:
+    """The samples `first` to `first + count - 1` of the batch of a step, counted from 1, of the spec in a run directory
+    that is only for this. Of each corpus at most about `max_bytes` are read.
+
+    What the run would end with is answered as `failure`.
+    """
+    spec, inputs = run_dir.spec(), run_dir.inputs(FENCE)
+    samples = [
+        take_sample(source, run_dir.path / "corpora" / str(number), max_bytes)
+        for number, source in enumerate(inputs.corpora)
+    ]
+    is_complete = all(sample.is_complete for sample in samples)
+    shown = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
+    base = _without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
+    sources = [sample.source for sample in samples]
+    inputs = Inputs(corpora=sources, tokenizer=inputs.tokenizer, base=base, cache=str(run_dir.path / "cache"))
+    run_dir.create(_of_preview(spec), inputs, FENCE)
+    try:
+        prepared = _prepare(run_dir, is_complete)
+        batch = view_batch(run_dir, step, first, count)
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
+        dataset = open_dataset(Path(prepared.tokens), run_dir.spec(), tokenizer)
+    except Failure as failure:
+        return replace(shown, failure=PreviewFailure(failure.code, failure.values))
+    return replace(shown, batch=_in_corpora(batch, samples), **_counts(dataset))
+
+
+def _prepare(run_dir: RunDir, is_complete: bool) -> prepare.Prepared:
+    """Prepare the run; of a sample whose text is too short for a vocabulary of the size, with the largest one."""
+    try:
+        return prepare.prepare(run_dir, FENCE, Reporter(None))
+    except Failure as failure:
+        if is_complete or failure.code != "vocab_too_large":
+            raise
+        spec = run_dir.spec().model_copy(update={"vocab_size": failure.values["largest"]})
+        run_dir.create(spec, run_dir.inputs(FENCE), FENCE)
+        return prepare.prepare(run_dir, FENCE, Reporter(None))
+
+
+def _of_preview(spec: TrainSpec) -> TrainSpec:
+    """The spec without what the samples do not depend on, and that only the whole corpora decide."""
+    steps = spec.max_steps or MAX_STEPS
+    return spec.model_copy(update={"num_train_epochs": None, "max_steps": steps, "sample_prompt": ""})
+
+
+def _counts(dataset: Dataset) -> dict[str, Any]:
+    names = ("num_train", "num_validation", "num_cut", "num_dropped", "num_equal", "num_refused")
+    return {name: getattr(dataset, name) for name in names}
+
+
+# ---- samples of corpora ---------------------------------------------------------------------------------------------
+
+
+def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> Sample:
+    """A corpus itself, if its text has at most `max_bytes`; otherwise a corpus at `target` of every n-th document, so
+    many that they have about as much text. Of a text, a document that is longer than all of that is cut.
+    """
+    directory = Path(source.path)
+    ends = np.fromfile(directory / "index.bin", dtype="<u8").astype(np.int64)
+    num_bytes = int(ends[-1]) if len(ends) else 0
+    if num_bytes <= max_bytes:
+        return Sample(source, 1, len(ends), True)
+    stride = min(ceil_div(num_bytes, max_bytes), len(ends))
+    starts = np.concatenate(([0], ends[:-1]))[::stride]
+    texts: list[bytes] = []
+    budget = max_bytes
+    with (directory / "text.bin").open("rb") as file:
+        for start, end in zip(starts.tolist(), ends[::stride].tolist(), strict=True):
+            length = end - start
+            if length > budget and texts:
+                break
+            if source.kind == "text":
+                length = min(length, budget)
+            texts.append(_whole_characters(os.pread(file.fileno(), length, start)))
+            budget -= length
+    _write(target, texts)
+    groups = directory / GROUPS_FILE
+    if groups.exists():
+        np.fromfile(groups, dtype="<u8")[::stride][: len(texts)].tofile(target / GROUPS_FILE)
+    return Sample(source.model_copy(update={"path": str(target)}), stride, len(texts), False)
+
+
+def _whole_characters(data: bytes) -> bytes:
+    return data.decode(errors="ignore").encode()
+
+
+def _write(target: Path, texts: Sequence[bytes]) -> None:
+    target.mkdir(parents=True)
+    (target / "text.bin").write_bytes(b"".join(texts))
+    np.cumsum([len(text) for text in texts], dtype="<u8").tofile(target / "index.bin")
+
+
+def _without_weights(base: Path, target: Path) -> str:
+    """A directory with the files of a base model but its weights, which would be read for its hash."""
+    target.mkdir()
+    for path in base.iterdir():
+        if path.suffix != ".safetensors":
+            (target / path.name).symlink_to(path.resolve())
+    return str(target)
+
+
+# ---- numbers of documents -------------------------------------------------------------------------------------------
+
+
+def _in_corpora(batch: BatchView, samples: Sequence[Sample]) -> BatchView:
+    """The view with the numbers that documents have in their corpora."""
+
+    def place(document: Document) -> Document:
+        return replace(document, number=document.number * samples[document.corpus].stride)
+
+    return replace(batch, samples=[_with_places(sample, place) for sample in batch.samples])
+
+
+def _with_places(sample: SampleView, place: Callable[[Document], Document]) -> SampleView:
+    def moved(segment: SegmentView) -> SegmentView:
+        return replace(segment, document=place(segment.document)) if segment.document else segment
+
+    segments = [moved(segment) for segment in sample.segments]
+    return replace(sample, segments=segments, documents=[place(document) for document in sample.documents])
