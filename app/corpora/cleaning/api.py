@@ -41,7 +41,7 @@ def clean_corpus(principal: Submitter, corpus_id: Id, body: CleaningRequest) -> 
 
 @router.post(
     "/corpora/{corpus_id}/preview-cleaning",
-    responses=errors(*_RECIPE_ERRORS, "ngrams_many", "preview_slow", "preview_busy"),
+    responses=errors(*_RECIPE_ERRORS, "ngrams_many", "reference_short", "preview_slow", "preview_busy"),
 )
 @PREVIEWS
 def preview_cleaning(principal: Reader, corpus_id: Id, body: CleaningPreviewRequest) -> CleaningPreviewAnswer:

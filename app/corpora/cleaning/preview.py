@@ -30,8 +30,8 @@ def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num
     text = json.dumps(recipe)
     try:
         printed = preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
-    except preview_process.PreviewRefused as refused:  # the only refusal before all documents have passed
-        raise bad_field("steps", "ngrams_many", problems.sentence(Problem(code=str(refused)))) from None
+    except preview_process.PreviewRefused as refused:
+        raise bad_field("steps", str(refused), problems.sentence(Problem(code=str(refused)))) from None
     answer: dict[str, Any] = json.loads(printed)
     return answer
 

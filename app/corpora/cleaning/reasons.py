@@ -17,6 +17,7 @@ STEP_NAMES = {
     "exact_duplicates": gettext_noop("Exact duplicates"),
     "near_duplicates": gettext_noop("Near duplicates"),
     "contamination": gettext_noop("Contamination"),
+    "perplexity": gettext_noop("Perplexity"),
     "mask_personal_data": gettext_noop("Mask personal data"),
     "mask_secrets": gettext_noop("Mask secrets"),
 }
@@ -37,6 +38,9 @@ STEP_HELP = {
     "near_duplicates": gettext_noop("Removes documents that are almost the same as an earlier one (MinHash)."),
     "contamination": gettext_noop(
         "Removes documents that share a phrase with the corpora that models are evaluated on."
+    ),
+    "perplexity": gettext_noop(
+        "Removes documents that are least, or most, like the text of corpora that you choose, by an n-gram model of it."
     ),
     "mask_personal_data": gettext_noop(
         "Puts <EMAIL>, <PHONE>, <IBAN>, <CREDIT_CARD> and <IP_ADDRESS> in place of such data."
@@ -69,6 +73,8 @@ SENTENCES: dict[str, str | Plural] = {
     "same_elsewhere": gettext_noop("The same text is in “{corpus}”"),
     "near": gettext_noop("Almost document {document}"),
     "near_elsewhere": gettext_noop("Almost a document of “{corpus}”"),
+    "perplexity_low": gettext_noop("Perplexity {perplexity}, at least {limit}"),
+    "perplexity_high": gettext_noop("Perplexity {perplexity}, at most {limit}"),
     "overlap": gettext_noop("Shared with “{corpus}”: {ngram}"),
 }
 

@@ -97,6 +97,18 @@ class Contamination(_Settings):
     ngram: int = Field(13, ge=5, le=50, description="Words of an n-gram.")
 
 
+class Perplexity(_Settings):
+    """Remove documents whose perplexity is beyond percentiles: how much their words surprise an n-gram model of the
+    text of reference corpora (interpolated Kneser-Ney). Documents of fewer than 10 words stay.
+    """
+
+    name: Literal["perplexity"] = "perplexity"
+    corpora: CorpusIds = Field(min_length=1, description="IDs of corpora with text as it should be.")
+    min_percentile: float = Field(0, ge=0, le=100, description="Documents below it are removed.")
+    max_percentile: float = Field(90, ge=0, le=100, description="Documents above it are removed.")
+    order: int = Field(3, ge=1, le=5, description="Words of an n-gram.")
+
+
 PersonalDataKind = Literal["email", "phone", "iban", "credit_card", "ip_address"]
 PERSONAL_DATA: tuple[PersonalDataKind, ...] = ("email", "phone", "iban", "credit_card", "ip_address")
 
@@ -123,6 +135,7 @@ STEPS = (
     ExactDuplicates,
     NearDuplicates,
     Contamination,
+    Perplexity,
     MaskPersonalData,
     MaskSecrets,
 )  # in the order in which the page offers them
@@ -136,6 +149,7 @@ StepSettings = Annotated[
     | ExactDuplicates
     | NearDuplicates
     | Contamination
+    | Perplexity
     | MaskPersonalData
     | MaskSecrets,
     Field(discriminator="name"),

@@ -15,7 +15,7 @@ from app.core.model_base import new_id
 from app.core.models import Corpus, CorpusFile
 from app.core.principal import Principal
 from app.corpora import service, versions
-from app.corpora.cleaning.recipe import EXAMPLES_FILE, LANGUAGES, Language, Length, StepSettings, corpora_of
+from app.corpora.cleaning.recipe import EXAMPLES_FILE, LANGUAGES, Language, Length, Perplexity, StepSettings, corpora_of
 from trainer.formats import corpus_formats
 
 
@@ -78,6 +78,8 @@ def check(session: Session, principal: Principal, parent: Corpus, steps: list[St
             limits = ((step.min_characters, step.max_characters), (step.min_words, step.max_words))
             if any(high is not None and low > high for low, high in limits):
                 raise bad_field("steps", "limits_crossed", _("The least length is larger than the greatest."))
+        if isinstance(step, Perplexity) and step.min_percentile >= step.max_percentile:
+            raise bad_field("steps", "limits_crossed", _("The least percentile is not below the greatest."))
         if isinstance(step, Language) and (unknown := [code for code in step.languages if code not in LANGUAGES]):
             message = _(
                 "There is no language “{code}”. Choose of: {expected}.", code=unknown[0], expected=", ".join(LANGUAGES)

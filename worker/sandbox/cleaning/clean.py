@@ -46,6 +46,7 @@ _STEPS = {
     "exact_duplicates": ("duplicates", "ExactDuplicatesStep"),
     "near_duplicates": ("duplicates", "NearDuplicatesStep"),
     "contamination": ("duplicates", "ContaminationStep"),
+    "perplexity": ("perplexity", "PerplexityStep"),
     "mask_personal_data": ("masking", "MaskPersonalDataStep"),
     "mask_secrets": ("masking", "MaskSecretsStep"),
 }
@@ -119,7 +120,7 @@ def total_bytes(recipe: dict[str, Any]) -> int:
     """The bytes that are read: of the corpus, again for each step that needs two passes, and of other corpora."""
     sizes: dict[str, int] = {corpus["id"]: _size(corpus) for corpus in recipe["corpora"]}
     others: int = sum(sizes[corpus_id] for step in recipe["steps"] for corpus_id in step.get("corpora", []))
-    passes: int = 1 + sum(step["name"] == "boilerplate" for step in recipe["steps"])
+    passes: int = 1 + sum(step["name"] in ("boilerplate", "perplexity") for step in recipe["steps"])
     return passes * _size(recipe) + others
 
 

@@ -1,6 +1,5 @@
 """Steps that change texts: repair of Unicode, and removal of lines that many documents share."""
 
-import json
 from collections.abc import Iterator
 
 import ftfy
@@ -8,7 +7,7 @@ from ftfy import TextFixerConfig
 
 from app.corpora.cleaning.recipe import Boilerplate, FixUnicode
 from worker.sandbox.cleaning.documents import CorpusDocument, text_hash
-from worker.sandbox.cleaning.steps import Context, Edit
+from worker.sandbox.cleaning.steps import Context, Edit, read_twice
 
 # Curly quotes and full-width punctuation are right where people wrote them. ftfy explains each of its repairs only if
 # asked, which takes three times as long.
@@ -69,25 +68,19 @@ class BoilerplateStep(Edit):
 
     def run(self, documents: Iterator[CorpusDocument]) -> Iterator[CorpusDocument]:
         """The documents without the lines."""
-        path = self._context.spool()
         counter, num_documents = LineCounter(), 0
-        with path.open("w+", encoding="utf-8", newline="\n") as spool:
-            path.unlink()  # it stays readable: no other step finds it, and nothing is left if this process is killed
-            for document in documents:
-                num_documents += 1
-                counter.add(
-                    {line for text in document.texts for line in map(str.strip, text.split("\n")) if is_text(line)}
-                )
-                spool.write(json.dumps([document.number, document.content], ensure_ascii=False) + "\n")
+
+        def count(document: CorpusDocument) -> None:
+            nonlocal num_documents
+            num_documents += 1
+            lines = (line for text in document.texts for line in map(str.strip, text.split("\n")) if is_text(line))
+            counter.add(set(lines))
+
+        def choose() -> None:
             settings = self._settings
             self._frequent = counter.frequent(max(settings.min_documents, settings.min_share * num_documents))
-            spool.seek(0)
-            yield from super().run(self._read_again(spool))
 
-    def _read_again(self, lines: Iterator[str]) -> Iterator[CorpusDocument]:
-        for line in lines:
-            yield CorpusDocument(*json.loads(line))
-            self._context.progress(len(line))
+        return super().run(read_twice(self._context, documents, count, choose))
 
     def edit(self, text: str) -> tuple[str, int]:
         """The text without frequent lines."""

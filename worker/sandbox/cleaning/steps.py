@@ -1,5 +1,6 @@
 """What all steps of cleaning have in common: they filter or edit a stream of documents, count, and keep examples."""
 
+import json
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -42,6 +43,26 @@ class Context:
     references: dict[str, Reference]
     spool: Callable[[], Path]
     progress: Callable[[int], None]  # of bytes that were read again
+
+
+def read_twice(
+    context: Context,
+    documents: Iterable[CorpusDocument],
+    first: Callable[[CorpusDocument], None],
+    between: Callable[[], None] = lambda: None,
+) -> Iterator[CorpusDocument]:
+    """The documents, after each of them was given to `first`, and `between` was called. They wait in a file."""
+    path = context.spool()
+    with path.open("w+", encoding="utf-8", newline="\n") as spool:
+        path.unlink()  # it stays readable: no other step finds it, and nothing is left if this process is killed
+        for document in documents:
+            first(document)
+            spool.write(json.dumps([document.number, document.content], ensure_ascii=False) + "\n")
+        between()
+        spool.seek(0)
+        for line in spool:
+            yield CorpusDocument(*json.loads(line))
+            context.progress(len(line))
 
 
 class StepCounts:

@@ -22,6 +22,7 @@ TEXTS = [
     "Short.",
     "The first  document is long enough to stay here.",
 ]
+COMPARED = ("contamination", "perplexity")  # steps that need other corpora
 RECIPE = [{"name": "length", "min_characters": 20}, {"name": "exact_duplicates"}]
 
 
@@ -120,8 +121,8 @@ def test_every_step_runs_within_the_limits_of_its_process(
     alice: TestClient, alice_api: TestClient, upload: Upload
 ) -> None:
     parent = upload(alice, lines(["An English document, long enough to tell its language."] * 2), "all.jsonl")
-    other = upload(alice, lines(["Another corpus."]), "other.jsonl")
-    steps = [{"name": name, **({"corpora": [other["id"]]} if name == "contamination" else {})} for name in STEP_NAMES]
+    other = upload(alice, lines(["Another corpus, whose words are the reference. " * 200]), "other.jsonl")
+    steps = [{"name": name, **({"corpora": [other["id"]]} if name in COMPARED else {})} for name in STEP_NAMES]
     preview = alice_api.post(f"/api/v1/corpora/{parent['id']}/preview-cleaning", json={"steps": steps})
     assert preview.status_code == 200, preview.text
     corpus = cleaned(alice, parent["id"], *steps)
