@@ -45,6 +45,13 @@ class Corpora:
             kind=kind,
         )
 
+    def create_from_url(
+        self, url: str, *, filename: str = "", name: str = "", encoding: str = "", kind: str = ""
+    ) -> CorpusInfo:
+        """Make a corpus of a file that the server downloads, from a host that its operator allows."""
+        body = {"url": url, "filename": filename, "name": name, "encoding": encoding, "kind": kind}
+        return self._transport.post(CorpusInfo, "/corpora/from-url", body)
+
     def wait(self, corpus_id: str, on_change: Callable[[CorpusInfo], None] = ignore) -> CorpusInfo:
         """Wait until a corpus is parsed. Raises TaskEnded with the first problem if that fails."""
         corpus = wait_until_ended(lambda: self.get(corpus_id), {"parsing"}, on_change)

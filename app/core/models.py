@@ -131,6 +131,7 @@ class CorpusFile(Base):
     num_documents: Mapped[int | None] = mapped_column(BigInteger)  # None until parsed, or if it cannot be
     num_text_bytes: Mapped[int | None] = mapped_column(BigInteger)
     num_problems: Mapped[int] = mapped_column(server_default="0")  # bad lines, or 1 if the whole file is refused
+    url: Mapped[str | None]  # where it is downloaded from; until it is, its hash is empty
 
 
 class Tokenizer(Trashable, Base):

@@ -37,6 +37,11 @@ class Settings(BaseSettings):
     endpoint_hosts: str = Field(
         "", description="Hosts at which model endpoints may be by http or at private addresses, comma-separated"
     )
+    download_hosts: str = Field(
+        "",
+        description="Hosts that corpora are downloaded from, comma-separated: `data.example.org` by https at public "
+        "addresses, `http://nas` by http and at private ones, `*` all public ones; empty: nothing is downloaded",
+    )
     smtp_host: str = Field("", description="Mail server that sends notices; empty: no e-mail is sent")
     smtp_port: int = Field(587, ge=1, le=65535, description="Port of the mail server")
     smtp_security: Literal["starttls", "tls", "none"] = Field(

@@ -7,13 +7,14 @@ from fastapi.concurrency import run_in_threadpool
 
 from app.core import db, queue
 from app.core.paging import Listing
-from app.corpora import previews, record_kinds, schemas, service, uploads, versions
+from app.corpora import downloads, previews, record_kinds, schemas, service, uploads, versions
 from app.corpora.schemas import (
     ChangesAnswer,
     CorpusAnswer,
     CorpusFileAnswer,
     DocumentAnswer,
     FromUploads,
+    FromUrl,
     ParseRequest,
     VersionRequest,
 )
@@ -91,6 +92,20 @@ def create_corpus(principal: Submitter, body: FromUploads) -> CorpusAnswer:
     """Make a corpus of files that were uploaded by the tus protocol. It is parsed in the background."""
     corpus = versions.create(principal, body.uploads, body.name, body.encoding, body.kind)
     return schemas.corpus_answer(corpus)
+
+
+@router.post(
+    "/corpora/from-url",
+    status_code=201,
+    tags=["corpora"],
+    responses=errors(
+        *("downloads_off", "url_invalid", "url_refused", "filename_missing", "filename_extension", "tasks_open"),
+        *("name_too_long", "character_invalid", "encoding_unknown", "kind_unknown", "disk_full"),
+    ),
+)
+def download_corpus(principal: Submitter, body: FromUrl) -> CorpusAnswer:
+    """Make a corpus of a file that the server downloads, from a host that the operator allows, and then parses."""
+    return schemas.corpus_answer(downloads.start(principal, **body.model_dump()))
 
 
 @router.get("/corpora", tags=["corpora"], responses=errors("kind_unknown"))

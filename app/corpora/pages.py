@@ -16,6 +16,7 @@ from app.core.models import Corpus
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import (
+    downloads,
     previews,
     problems,
     record_kinds,
@@ -72,6 +73,7 @@ def _index(
     part: str = "",
     view: ListView | None = None,
     outcome: BulkOutcome | None = None,
+    sent_url: str = "",
 ) -> Response:
     view = view or _view(request.query_params)
     with db.transaction() as session:
@@ -105,6 +107,8 @@ def _index(
         encodings=problems.ENCODINGS,
         kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
+        download_hosts=downloads.hosts(),
+        sent_url=sent_url,
     )
 
 
@@ -172,6 +176,22 @@ async def _received(request: Request) -> tuple[list[uploads.StoredUpload], dict[
             await run_in_threadpool(file.discard)
         raise
     return stored, fields, refused
+
+
+@router.post("/corpora/download")
+def download(
+    request: Request,
+    principal: Submitter,
+    url: Annotated[str, Form(max_length=2000)] = "",
+    filename: Annotated[str, Form(max_length=255)] = "",
+    name: Annotated[str, Form(max_length=service.MAX_NAME_LENGTH)] = "",
+) -> Response:
+    """Download a corpus from an address, and go to its page."""
+    try:
+        corpus = downloads.start(principal, url, filename=filename, name=name)
+    except PanelError as error:
+        return _index(request, principal, None, [error.message], sent_url=url)
+    return RedirectResponse(f"/corpora/{corpus.id}", status_code=303)
 
 
 @router.post("/corpora/bulk")

@@ -182,6 +182,9 @@ MESSAGES: dict[str, str | Plural] = {
     "all_removed": gettext_noop(
         "The recipe removes every document. Look at its preview, and set its steps less strictly."
     ),
+    "reference_short": gettext_noop(
+        "The reference corpora of the perplexity step have fewer than 1,000 words. Choose corpora with more text."
+    ),
     "ngrams_many": gettext_noop(
         "The corpora of the step “Contamination” have too many n-grams to hold in memory. Choose smaller ones."
     ),
@@ -199,6 +202,21 @@ MESSAGES: dict[str, str | Plural] = {
     ),
     "cleaning_cancelled": gettext_noop("The cleaning was cancelled. Run the recipe again, or delete this version."),
     "cleaning_died": gettext_noop("The cleaning took too long or was stopped. Run the recipe again with fewer steps."),
+    "download_address": gettext_noop(
+        "Corpora are not downloaded from {host}, or not any more. The operator can list it in ATHANOR_DOWNLOAD_HOSTS."
+    ),
+    "download_away": gettext_noop("The file could not be downloaded: {why}. Read it again to go on with the download."),
+    "download_status": gettext_noop("The server answered with status {status} instead of the file. Check the address."),
+    "download_redirected": gettext_noop(
+        "The address leads to another host, {host}, which is not followed. Enter the address there, if that host is "
+        "allowed."
+    ),
+    "download_redirects": gettext_noop("The address leads from one to another more than {n} times."),
+    "download_encoded": gettext_noop("The server sends the file as {coding} only, which is not read."),
+    "download_too_large": gettext_noop("The file is larger than {limit}, which is left for it here."),
+    "download_empty": gettext_noop("The file at this address is empty."),
+    "download_slow": gettext_noop("The download took more than {hours} hours. Read it again to go on with it."),
+    "download_died": gettext_noop("The download was stopped. Read it again to go on with it."),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 

@@ -277,6 +277,22 @@ class FromUploads(BaseModel):
     kind: str = Field("", description="Kind of the records. Defaults to the kind of the first one.")
 
 
+class FromUrl(BaseModel):
+    """A corpus of a file that the server downloads."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"url": "https://data.example.org/texts/part-1.jsonl.zst"}]}
+    )
+
+    url: str = Field(min_length=1, max_length=2000, description="Address of the file, at a host that is allowed.")
+    filename: str = Field(
+        "", max_length=255, description="Name of the file with its ending. Defaults to the end of the address."
+    )
+    name: str = Field("", max_length=120, description="Name in lists. Defaults to the name of the file.")
+    encoding: str = Field("", description="Encoding of the file if it is not UTF-8.")
+    kind: str = Field("", description="Kind of the records. Defaults to the kind of the first one.")
+
+
 class VersionRequest(BaseModel):
     """What is different in a new version of a corpus."""
 
@@ -300,6 +316,7 @@ class CorpusFileAnswer(BaseModel):
     num_bytes: int
     sha256: str
     encoding: str | None
+    url: str | None = Field(description="Where it was downloaded from.")
     num_documents: int | None
     num_text_bytes: int | None
     num_problems: int = Field(description="Number of its bad lines, or 1 if the whole file is refused.")

@@ -15,7 +15,7 @@ from typing import Any, NotRequired, TypedDict
 
 from apprise import Apprise, AppriseAsset
 
-from app.webhooks.addresses import is_public
+from app.core.addresses import is_public
 
 READABLE = ("/dev/null", "/dev/urandom", "/etc/mime.types", "/etc/ssl", "/usr/share/zoneinfo")
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn")

@@ -6,7 +6,8 @@ The key of an endpoint is stored as it is, because requests carry it, and is nev
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import audit_log, paging
+from app.core import addresses, audit_log, paging
+from app.core.addresses import AddressRules
 from app.core.errors import bad_field
 from app.core.i18n import _, gettext_noop
 from app.core.names import checked_name
@@ -14,8 +15,6 @@ from app.core.principal import Principal, not_found, visible_to
 from app.core.settings import settings
 from app.core.synthetic_models import ModelEndpoint
 from app.synthetic.endpoint_schemas import ModelEndpointRequest
-from app.webhooks import addresses
-from app.webhooks.addresses import AddressRules
 
 MAX_NAME_LENGTH = 120
 MAX_ENDPOINTS = 50  # of a user

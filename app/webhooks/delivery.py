@@ -8,29 +8,25 @@ import base64
 import hashlib
 import hmac
 import logging
-import socket
-import ssl
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from datetime import timedelta
 from http.client import HTTPException
 from typing import TypeVar
 
 from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError
 
 from app.core import db
+from app.core.addresses import connect, cut, resolve
 from app.core.errors import PanelError
 from app.core.notice_models import NoticeDelivery
 from app.core.openai_models import WebhookDelivery, WebhookEndpoint
 from app.core.version import VERSION
 from app.webhooks import service
-from app.webhooks.addresses import DeliveryAddress, resolve
 
 log = logging.getLogger(__name__)
 
@@ -140,26 +136,6 @@ def post(endpoint: WebhookEndpoint, delivery_id: str, body: str) -> int:
     finally:
         timer.cancel()
         connection.close()
-
-
-def connect(target: DeliveryAddress, seconds: float) -> HTTPConnection:
-    """A connection to the address that was checked, which proves to be the host. `seconds` are those of one read."""
-    if target.scheme == "http":
-        return HTTPConnection(target.address, target.port, timeout=seconds)
-    return HTTPSConnection(
-        target.address,
-        target.port,
-        timeout=seconds,
-        server_hostname=target.host,
-        assert_hostname=target.host,
-        ssl_context=ssl.create_default_context(),
-    )
-
-
-def cut(connection: HTTPConnection) -> None:
-    """End a connection that another thread may be reading from."""
-    with suppress(OSError, AttributeError):
-        connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 def signature_headers(endpoint: WebhookEndpoint, delivery_id: str, body: str, now: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import addresses, paging
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.idempotency import RETRY_MEMORY
@@ -19,7 +19,6 @@ from app.core.model_base import new_id
 from app.core.names import checked_name
 from app.core.openai_models import WebhookDelivery, WebhookEndpoint
 from app.core.principal import Principal, not_found, visible_to
-from app.webhooks import addresses
 
 EVENT_TYPES = tuple(f"fine_tuning.job.{state}" for state in ("succeeded", "failed", "cancelled"))
 MAX_NAME_LENGTH = 120

@@ -13,7 +13,7 @@ import anyio
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
-from app.core import db
+from app.core import addresses, db
 from app.core.errors import PanelError
 from app.core.names import printable_text
 from app.core.synthetic_models import ModelEndpoint
@@ -24,7 +24,6 @@ from app.playground.schemas import GenerationTask
 from app.synthetic import prompts
 from app.synthetic.endpoints import RULES
 from app.synthetic.progress import WritingAssignment
-from app.webhooks import addresses, delivery
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 600.0  # of an endpoint, until it has answered
@@ -125,7 +124,7 @@ class EndpointModel:
         with self._lock:
             self._is_stopped = True
             for connection in self._connections:
-                delivery.cut(connection)
+                addresses.cut(connection)
 
     def _ask(self, prompt: str, parameters: dict[str, Any]) -> WrittenAnswer:
         messages = [{"role": "user", "content": prompt}]
@@ -167,8 +166,8 @@ class EndpointModel:
 
     @contextmanager
     def _connection(self, target: addresses.DeliveryAddress) -> Iterator[HTTPConnection]:
-        connection = delivery.connect(target, CONNECT_SECONDS)
-        timer = threading.Timer(REQUEST_SECONDS, delivery.cut, [connection])
+        connection = addresses.connect(target, CONNECT_SECONDS)
+        timer = threading.Timer(REQUEST_SECONDS, addresses.cut, [connection])
         timer.daemon = True
         with self._lock:
             if self._is_stopped:

@@ -13,6 +13,7 @@ from app.corpora import service
 from trainer.formats import corpus_formats
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
+from worker.background import download
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -32,6 +33,10 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         files = service.list_files(session, str(task.corpus_id))
     if corpus is None:  # deleted since
         return {}
+    if download.is_needed(files):
+        failed = download.fetch(corpus, files[0], directory(task), lease)
+        if failed is not None:
+            return failed
     if len(files) > 1:
         write_list(corpus, files)
     closing, status = runner.run_sandboxed(

@@ -67,7 +67,7 @@ def test_the_same_model_at_the_same_address_is_listed_once(alice: TestClient) ->
     first = alice.post(ADDRESS, json={**BODY, "model": "small"}).json()
     answer = alice.post(ADDRESS, json={**BODY, "model": "small", "name": "again", "base_url": f"{first['base_url']}//"})
     assert (answer.status_code, answer.json()["code"]) == (422, "endpoint_exists"), answer.text
-    assert "“teacher”" in answer.json()["detail"]
+    assert "“teacher”" in answer.json()["title"]
     second = alice.post(ADDRESS, json={**BODY, "model": "tiny"}).json()
     changed = alice.put(f"{ADDRESS}/{second['id']}", json={**BODY, "model": "small"})
     assert (changed.status_code, changed.json()["code"]) == (422, "endpoint_exists")

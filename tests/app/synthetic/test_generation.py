@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from app.core import background_tasks, db
+from app.core import addresses, background_tasks, db
 from app.core.synthetic_models import ModelEndpoint
 from app.core.synthetic_shapes import RecordSettings
 from app.synthetic import answers, progress
-from app.webhooks import addresses
 from tests.app.synthetic.conftest import KEY, Generate, records, state, upload_corpus
 from tests.app.synthetic.teacher import Reply, Teacher, completion, pairs, prompt_of, refusal
 from tests.background import claim, run_waiting
@@ -84,10 +83,14 @@ def test_the_default_prompt_is_in_the_language_of_its_user(alice: TestClient, ge
 
 
 def test_names_in_braces_that_nothing_replaces_are_refused_by_name(alice: TestClient, endpoint: str) -> None:
-    body = {"corpus": "sample-kjv", "endpoint": endpoint, "template": "{documents} {document} {n} {N} { x } {N}"}
+    body = {
+        "corpus": upload_corpus(alice)["id"],
+        "endpoint": endpoint,
+        "template": "{documents} {document} {n} {N} { x } {N}",
+    }
     answer = alice.post(START, json=body)
     assert answer.status_code == 422, answer.text
-    message = answer.json()["detail"]
+    message = answer.json()["title"]
     assert "{documents}, {N}, which" in message
     assert "{document}, {n}, {turns}" in message
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.core import addresses
 from app.core.errors import PanelError
 from app.core.settings import settings
-from app.webhooks import addresses
 
 
 @pytest.fixture

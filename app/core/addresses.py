@@ -1,16 +1,19 @@
-"""Where webhooks may be sent: the server sends what users ask for, and must not reach for them what only it can reach.
+"""Where requests of users may go: the server sends what they ask for, and must not reach for them what only it can.
 
-An address is https and all that its host resolves to is public, unless the operator lists the host in
-ATHANOR_WEBHOOK_HOSTS. It is resolved again for each delivery, and the connection goes to the address that was checked.
+An address is https and all that its host resolves to is public, unless the operator lists the host, for webhooks in
+ATHANOR_WEBHOOK_HOSTS. It is resolved again for each request, and the connection goes to the address that was checked.
 Other features that send requests for users have rules of their own.
 """
 
 import ipaddress
 import socket
+import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, gettext_noop
@@ -24,12 +27,17 @@ TRANSLATED = [ipaddress.ip_network(name) for name in ("64:ff9b::/96", "64:ff9b:1
 
 @dataclass(frozen=True)
 class AddressRules:
-    """The hosts that an operator lists for a use of addresses, separated by commas, and what is said of others."""
+    """The hosts that an operator lists for a use of addresses, separated by commas, and what is said of others.
+
+    `listed_hosts` may be reached by http and at private addresses. If there are `allowed_hosts`, only these and the
+    listed ones are reached; `*` allows all.
+    """
 
     field: str
     listed_hosts: Callable[[], str]
     invalid: str
     refused: str
+    allowed_hosts: Callable[[], str] | None = None
 
 
 WEBHOOK_RULES = AddressRules(
@@ -84,7 +92,7 @@ def _parts(url: str, rules: AddressRules) -> tuple[str, str, int, str]:
     is_plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= MAX_URL_LENGTH
     if not is_plain or parts.scheme not in PORTS or not host or parts.username is not None or "%" in host:
         raise _invalid(rules)
-    if parts.scheme == "http" and not _is_listed(host, rules):
+    if not _is_listed(host, rules) and (parts.scheme == "http" or not _is_allowed(host, rules)):
         raise _refused(host, rules)
     query = f"?{parts.query}" if parts.query else ""
     return parts.scheme, host, port or PORTS[parts.scheme], f"{parts.path or '/'}{query}"
@@ -105,8 +113,18 @@ def is_public(address: str) -> bool:
 
 
 def _is_listed(host: str, rules: AddressRules) -> bool:
-    listed = {name.strip().lower() for name in rules.listed_hosts().split(",") if name.strip()}
-    return host.lower() in listed
+    return host.lower() in names_of(rules.listed_hosts())
+
+
+def _is_allowed(host: str, rules: AddressRules) -> bool:
+    if rules.allowed_hosts is None:
+        return True
+    return not names_of(rules.allowed_hosts()).isdisjoint((host.lower(), "*"))
+
+
+def names_of(hosts: str) -> set[str]:
+    """The hosts of a list with commas, in lower case."""
+    return {name.strip().lower() for name in hosts.split(",") if name.strip()}
 
 
 def _invalid(rules: AddressRules) -> PanelError:
@@ -115,3 +133,23 @@ def _invalid(rules: AddressRules) -> PanelError:
 
 def _refused(host: str, rules: AddressRules) -> PanelError:
     return bad_field(rules.field, "url_refused", _(rules.refused, host=host[:100]))
+
+
+def connect(target: DeliveryAddress, seconds: float) -> HTTPConnection:
+    """A connection to the address that was checked, which proves to be the host. `seconds` are those of one read."""
+    if target.scheme == "http":
+        return HTTPConnection(target.address, target.port, timeout=seconds)
+    return HTTPSConnection(
+        target.address,
+        target.port,
+        timeout=seconds,
+        server_hostname=target.host,
+        assert_hostname=target.host,
+        ssl_context=ssl.create_default_context(),
+    )
+
+
+def cut(connection: HTTPConnection) -> None:
+    """End a connection that another thread may be reading from."""
+    with suppress(OSError, AttributeError):
+        connection.sock.shutdown(socket.SHUT_RDWR)

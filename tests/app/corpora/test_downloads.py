@@ -1,0 +1,134 @@
+"""Corpora from an address: which addresses are allowed, the task that downloads and parses, and its page."""
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+from starlette.testclient import TestClient
+
+from app.core.settings import settings
+from app.corpora import downloads
+from tests.app.corpora.test_versions import read, texts
+from tests.background import run_waiting
+from tests.worker.sandbox.test_corpus_download import FileServer, files, redirect, send
+
+__all__ = ["files"]  # a fixture
+TEXT = "春天来了。\n".encode() * 50
+
+
+@pytest.fixture
+def allowed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("ATHANOR_DOWNLOAD_HOSTS", "data.example.org, http://127.0.0.1")
+    settings.cache_clear()
+    yield
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def start(client: TestClient, url: str, **more: str) -> dict[str, object]:
+    answer = client.post("/api/v1/corpora/from-url", json={"url": url, **more})
+    assert answer.status_code == 201, answer.text
+    corpus: dict[str, object] = answer.json()
+    return corpus
+
+
+def test_without_a_list_nothing_is_downloaded(alice: TestClient) -> None:
+    answer = alice.post("/api/v1/corpora/from-url", json={"url": "https://93.184.216.34/a.txt"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "downloads_off")
+    assert 'id="download"' not in alice.get("/corpora").text
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "field"),
+    [
+        ("https://elsewhere.example.org/a.txt", "url_refused", "url"),
+        ("http://data.example.org/a.txt", "url_refused", "url"),
+        ("https://127.0.0.2/a.txt", "url_refused", "url"),
+        ("https://169.254.169.254/latest.txt", "url_refused", "url"),
+        ("ftp://data.example.org/a.txt", "url_invalid", "url"),
+        ("https://me:secret@data.example.org/a.txt", "url_invalid", "url"),
+        ("http://127.0.0.1:9/", "filename_missing", "filename"),
+        ("http://127.0.0.1:9/a.exe", "filename_extension", "filename"),
+    ],
+)
+@pytest.mark.usefixtures("allowed")
+def test_addresses_that_are_not_allowed_are_refused(alice: TestClient, url: str, code: str, field: str) -> None:
+    answer = alice.post("/api/v1/corpora/from-url", json={"url": url})
+    assert (answer.status_code, answer.json()["code"]) == (422, code), answer.text
+    assert answer.json()["errors"][0]["field"] == field
+    assert run_waiting() == 0
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_listed_host_that_resolves_to_a_private_address_is_refused(
+    alice: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_more: [(2, 1, 6, "", ("10.0.0.1", 443))])
+    answer = alice.post("/api/v1/corpora/from-url", json={"url": "https://data.example.org/a.txt"})
+    assert answer.json()["code"] == "url_refused"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_file_is_downloaded_and_parsed(alice: TestClient, bob: TestClient, files: FileServer) -> None:
+    files.answer = lambda request: send(request, TEXT)
+    url = f"http://127.0.0.1:{files.port}/texts/spring%20days.txt?key=1"
+    started = start(alice, url, name="Spring")
+    assert (started["state"], started["filename"], started["num_bytes"]) == ("parsing", "spring days.txt", 0)
+    corpus = read(alice, str(started["id"]))
+    assert (corpus["state"], corpus["name"], corpus["num_bytes"]) == ("ready", "Spring", len(TEXT))
+    assert texts(corpus["id"]) == [TEXT.decode()]
+    (file,) = alice.get(f"/api/v1/corpora/{corpus['id']}/files").json()["data"]
+    assert (file["url"], file["sha256"]) == (url, corpus["sha256"])
+    assert len(corpus["sha256"]) == 64
+    assert bob.get(f"/api/v1/corpora/{corpus['id']}").status_code == 404
+    alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={})
+    read(alice, corpus["id"])
+    assert len(files.requests) == 1, "it is downloaded once"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_failed_download_says_why_and_goes_on_when_it_is_read_again(alice: TestClient, files: FileServer) -> None:
+    files.answer = redirect("http://localhost/end.txt")
+    corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
+    assert corpus["state"] == "failed"
+    assert corpus["problems"][0]["code"] == "download_redirected"
+    assert "localhost" in corpus["problems"][0]["message"]
+    assert alice.get(f"/corpora/{corpus['id']}").status_code == 200
+    files.answer = send
+    files.answer = lambda request: send(request, TEXT)
+    alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={})
+    assert read(alice, corpus["id"])["state"] == "ready"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_host_that_is_no_longer_listed_is_not_reached(
+    alice: TestClient, files: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = start(alice, f"http://127.0.0.1:{files.port}/a.txt")
+    monkeypatch.setenv("ATHANOR_DOWNLOAD_HOSTS", "data.example.org")
+    settings.cache_clear()
+    corpus = read(alice, str(started["id"]))
+    assert corpus["problems"][0]["code"] == "download_address"
+    assert files.requests == []
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_quota_limits_the_download(alice: TestClient, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(downloads, "max_bytes", lambda session, owner_id: 100)
+    files.answer = lambda request: send(request, TEXT)
+    corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
+    assert corpus["problems"][0]["code"] == "download_too_large"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_the_page_downloads_too(alice: TestClient, files: FileServer) -> None:
+    files.answer = lambda request: send(request, TEXT)
+    assert "data.example.org" in alice.get("/corpora").text
+    sent = {"url": f"http://127.0.0.1:{files.port}/a.txt", "name": ""}
+    answer = alice.post("/corpora/download", data=sent, follow_redirects=False)
+    assert answer.status_code == 303
+    run_waiting()
+    assert "春天来了" in alice.get(answer.headers["location"]).text
+    refused = alice.post("/corpora/download", data={"url": "https://elsewhere.example.org/a.txt"})
+    assert refused.status_code == 422
+    assert "https://elsewhere.example.org/a.txt" in refused.text

@@ -1,0 +1,203 @@
+"""The child process that downloads a corpus.
+
+`python -m worker.sandbox.corpus_download DIRECTORY ADDRESS --max-bytes=N`
+
+ADDRESS is a DeliveryAddress as JSON: its parent has checked where the host is, and the connection goes there. Redirects
+lead to the same host or are refused. It writes DIRECTORY/upload; until that is complete, DIRECTORY/download.part, which
+a later start continues where the server has ranges and the file has not changed. It reports by JSON lines on standard
+output: {"done", "total"} in bytes, at last {"fetched": {"num_bytes", "sha256"}} or {"failed": {"problems"}}.
+"""
+
+import argparse
+import json
+import os
+import re
+import time
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+from urllib3 import HTTPResponse
+from urllib3.exceptions import HTTPError
+
+from app.core.addresses import PORTS, DeliveryAddress, connect
+from app.core.version import VERSION
+from trainer.run_dir import sha256_file
+from worker.sandbox.reporting import REPORT_SECONDS, report
+
+PART, NOTE = "download.part", "download.json"  # what has arrived, and the version of the file that it is of
+READ_SECONDS = 60.0  # without a byte
+MAX_SECONDS = 24 * 3600  # of a whole download
+MAX_REDIRECTS = 5
+PAUSES = (1, 2, 4, 8, 16)  # seconds before a broken download goes on, as long as nothing arrives
+CHUNK_BYTES = 1 << 18
+LATER = (408, 425, 429)  # besides all that begin with 5
+_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class DownloadRefused(Exception):
+    """The file cannot be downloaded: a code of app/corpora/problems.py with its values."""
+
+    def __init__(self, code: str, **values: Any) -> None:
+        super().__init__(code)
+        self.problem = {"code": code, **values}
+
+
+class Broken(Exception):
+    """The connection or the server failed: a later try may go on."""
+
+
+class Download:
+    """One file, from an address into a directory."""
+
+    def __init__(self, directory: Path, target: DeliveryAddress, max_bytes: int) -> None:
+        self._part, self._note = directory / PART, directory / NOTE
+        self._upload = directory / "upload"
+        self._target, self._max_bytes = target, max_bytes
+        self._deadline = time.monotonic() + MAX_SECONDS
+        self._reported_at = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """Download the file, and return its size and hash. Raises DownloadRefused."""
+        tries = 0
+        while True:
+            before = self._size()
+            try:
+                self._fetch()
+                break
+            except Broken as broken:
+                tries = 0 if self._size() > before else tries + 1
+                if tries > len(PAUSES):
+                    raise DownloadRefused("download_away", why=str(broken)[:200]) from None
+            time.sleep(PAUSES[max(0, tries - 1)])
+        with self._part.open("rb") as file:
+            os.fsync(file.fileno())
+        facts = {"num_bytes": self._size(), "sha256": sha256_file(self._part)}
+        if not facts["num_bytes"]:
+            raise DownloadRefused("download_empty")
+        self._part.rename(self._upload)
+        self._note.unlink(missing_ok=True)
+        return facts
+
+    def _size(self) -> int:
+        return self._part.stat().st_size if self._part.exists() else 0
+
+    def _fetch(self) -> None:
+        """Request the file, or the rest of it, and write what arrives. Raises Broken, DownloadRefused."""
+        path = self._target.path
+        for _redirect in range(MAX_REDIRECTS + 1):
+            connection = connect(self._target, READ_SECONDS)
+            try:
+                connection.request("GET", path, headers=self._headers(), preload_content=False)
+                response = connection.getresponse()
+                location = response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
+                if location is None:
+                    self._read(response)
+                    return
+                path = self._path_of(path, location)
+            except (OSError, HTTPError, HTTPException) as error:
+                raise Broken(str(error) or type(error).__name__) from None
+            finally:
+                connection.close()
+        raise DownloadRefused("download_redirects", n=MAX_REDIRECTS)
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"Host": self._target.host_header, "User-Agent": f"Athanor/{VERSION}", "Accept-Encoding": "identity"}
+        validator = self._validator()
+        if self._size() and validator:
+            headers |= {"Range": f"bytes={self._size()}-", "If-Range": validator}
+        return headers
+
+    def _validator(self) -> str:
+        try:
+            return str(json.loads(self._note.read_text())["validator"])
+        except (OSError, ValueError, KeyError):
+            return ""
+
+    def _path_of(self, path: str, location: str) -> str:
+        """The path that a redirect leads to. Raises DownloadRefused for another host, port or scheme."""
+        base = f"{self._target.scheme}://{self._target.host_header}{path}"
+        try:
+            parts = urlsplit(urljoin(base, location))
+            port = parts.port or PORTS.get(parts.scheme)
+        except ValueError:
+            raise DownloadRefused("download_redirected", host="?") from None
+        here = (self._target.scheme, self._target.host.lower(), self._target.port)
+        if (parts.scheme, (parts.hostname or "").lower(), port) != here:
+            raise DownloadRefused("download_redirected", host=(parts.hostname or "?")[:100])
+        return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
+
+    def _read(self, response: HTTPResponse) -> None:
+        if response.status in LATER or response.status >= 500:
+            raise Broken(f"HTTP {response.status}")
+        if response.status == 416:  # what is there is not a beginning of the file
+            self._part.unlink(missing_ok=True)
+            raise Broken("HTTP 416")
+        if response.status not in (200, 206):
+            raise DownloadRefused("download_status", status=response.status)
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise DownloadRefused("download_encoded", coding=response.headers["Content-Encoding"][:40])
+        begin, total = self._place(response)
+        if total is not None and total > self._max_bytes:
+            raise DownloadRefused("download_too_large", limit_bytes=self._max_bytes)
+        self._remember(response)
+        self._write(response, begin, total)
+
+    def _place(self, response: HTTPResponse) -> tuple[int, int | None]:
+        """Where the bytes of an answer begin in the file, and the size of that, if it is known. Raises Broken."""
+        if response.status == 200:
+            length = response.headers.get("Content-Length", "")
+            return 0, int(length) if length.isdecimal() else None
+        match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != self._size():
+            self._part.unlink(missing_ok=True)
+            raise Broken("an answer of another range")
+        return int(match[1]), int(match[2]) if match[2] != "*" else None
+
+    def _remember(self, response: HTTPResponse) -> None:
+        etag = response.headers.get("ETag", "")
+        strong = etag if etag.startswith('"') else ""
+        self._note.write_text(json.dumps({"validator": strong or response.headers.get("Last-Modified", "")}))
+
+    def _write(self, response: HTTPResponse, begin: int, total: int | None) -> None:
+        done = begin
+        with self._part.open("r+b" if begin else "wb") as file:
+            file.seek(begin)
+            file.truncate()
+            while chunk := response.read1(CHUNK_BYTES):  # what has arrived, so that little is lost with a connection
+                done += len(chunk)
+                if done > self._max_bytes:
+                    raise DownloadRefused("download_too_large", limit_bytes=self._max_bytes)
+                file.write(chunk)
+                self._report(done, total)
+                if time.monotonic() > self._deadline:
+                    raise DownloadRefused("download_slow", hours=MAX_SECONDS // 3600)
+        if total is not None and done < total:
+            raise Broken("the connection ended early")
+
+    def _report(self, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
+            report({"done": done, "total": max(done, total or 0)})
+
+
+def main() -> None:
+    """Download the file that the arguments name, and report the result."""
+    arguments = argparse.ArgumentParser()
+    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("address", type=json.loads)
+    arguments.add_argument("--max-bytes", type=int, required=True)
+    options = arguments.parse_args()
+    try:
+        download = Download(options.directory, DeliveryAddress(**options.address), options.max_bytes)
+        report({"fetched": download.run()})
+    except DownloadRefused as refused:
+        report({"failed": {"problems": [refused.problem]}})
+    except OSError as error:
+        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+
+
+if __name__ == "__main__":
+    main()
