@@ -211,11 +211,11 @@ MESSAGES: dict[str, str | Plural] = {
         "The address leads to another host, {host}, which is not followed. Enter the address there, if that host is "
         "allowed."
     ),
-    "download_redirects": gettext_noop("The address leads from one to another more than {n} times."),
+    "download_redirects": gettext_noop("The address leads from one to another without end."),
     "download_encoded": gettext_noop("The server sends the file as {coding} only, which is not read."),
     "download_too_large": gettext_noop("The file is larger than {limit}, which is left for it here."),
     "download_empty": gettext_noop("The file at this address is empty."),
-    "download_slow": gettext_noop("The download took more than {hours} hours. Read it again to go on with it."),
+    "download_slow": gettext_noop("The download took longer than a day. Read it again to go on with it."),
     "download_died": gettext_noop("The download was stopped. Read it again to go on with it."),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }

@@ -28,7 +28,7 @@ FENCE = 1  # of the only attempt of a preview
 
 
 @dataclass(frozen=True)
-class Sample:
+class CorpusSample:
     """A corpus, or every `stride`-th document of it from the first on, and how many documents that are."""
 
     source: CorpusInput
@@ -49,7 +49,7 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
         for number, source in enumerate(inputs.corpora)
     ]
     is_complete = all(sample.is_complete for sample in samples)
-    shown = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
+    answer = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
     base = _without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
     sources = [sample.source for sample in samples]
     inputs = Inputs(corpora=sources, tokenizer=inputs.tokenizer, base=base, cache=str(run_dir.path / "cache"))
@@ -60,8 +60,8 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
         tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
         dataset = open_dataset(Path(prepared.tokens), run_dir.spec(), tokenizer)
     except Failure as failure:
-        return replace(shown, failure=PreviewFailure(failure.code, failure.values))
-    return replace(shown, batch=_in_corpora(batch, samples), **_counts(dataset))
+        return replace(answer, failure=PreviewFailure(failure.code, failure.values))
+    return replace(answer, batch=_in_corpora(batch, samples), **_counts(dataset))
 
 
 def _prepare(run_dir: RunDir, is_complete: bool) -> prepare.Prepared:
@@ -90,7 +90,7 @@ def _counts(dataset: Dataset) -> dict[str, Any]:
 # ---- samples of corpora ---------------------------------------------------------------------------------------------
 
 
-def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> Sample:
+def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> CorpusSample:
     """A corpus itself, if its text has at most `max_bytes`; otherwise a corpus at `target` of every n-th document, so
     many that they have about as much text. Of a text, a document that is longer than all of that is cut.
     """
@@ -98,7 +98,7 @@ def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> Sample:
     ends = np.fromfile(directory / "index.bin", dtype="<u8").astype(np.int64)
     num_bytes = int(ends[-1]) if len(ends) else 0
     if num_bytes <= max_bytes:
-        return Sample(source, 1, len(ends), True)
+        return CorpusSample(source, 1, len(ends), True)
     stride = min(ceil_div(num_bytes, max_bytes), len(ends))
     starts = np.concatenate(([0], ends[:-1]))[::stride]
     texts: list[bytes] = []
@@ -116,7 +116,7 @@ def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> Sample:
     groups = directory / GROUPS_FILE
     if groups.exists():
         np.fromfile(groups, dtype="<u8")[::stride][: len(texts)].tofile(target / GROUPS_FILE)
-    return Sample(source.model_copy(update={"path": str(target)}), stride, len(texts), False)
+    return CorpusSample(source.model_copy(update={"path": str(target)}), stride, len(texts), False)
 
 
 def _whole_characters(data: bytes) -> bytes:
@@ -141,7 +141,7 @@ def _without_weights(base: Path, target: Path) -> str:
 # ---- numbers of documents -------------------------------------------------------------------------------------------
 
 
-def _in_corpora(batch: BatchView, samples: Sequence[Sample]) -> BatchView:
+def _in_corpora(batch: BatchView, samples: Sequence[CorpusSample]) -> BatchView:
     """The view with the numbers that documents have in their corpora."""
 
     def place(document: Document) -> Document:

@@ -100,7 +100,7 @@ class Download:
                 raise Broken(str(error) or type(error).__name__) from None
             finally:
                 connection.close()
-        raise DownloadRefused("download_redirects", n=MAX_REDIRECTS)
+        raise DownloadRefused("download_redirects")
 
     def _headers(self) -> dict[str, str]:
         headers = {"Host": self._target.host_header, "User-Agent": f"Athanor/{VERSION}", "Accept-Encoding": "identity"}
@@ -172,7 +172,7 @@ class Download:
                 file.write(chunk)
                 self._report(done, total)
                 if time.monotonic() > self._deadline:
-                    raise DownloadRefused("download_slow", hours=MAX_SECONDS // 3600)
+                    raise DownloadRefused("download_slow")
         if total is not None and done < total:
             raise Broken("the connection ended early")
 

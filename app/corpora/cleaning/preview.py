@@ -31,7 +31,8 @@ def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num
     try:
         printed = preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
     except preview_process.PreviewRefused as refused:
-        raise bad_field("steps", str(refused), problems.sentence(Problem(code=str(refused)))) from None
+        code = "reference_short" if str(refused) == "reference_short" else "ngrams_many"
+        raise bad_field("steps", code, problems.sentence(Problem(code=code))) from None
     answer: dict[str, Any] = json.loads(printed)
     return answer
 

@@ -79,16 +79,16 @@ def preview(spec: TrainSpec, inputs: Inputs, *, step: int = 1, first: int = 0, c
     return _answer(JOB_PREVIEW.validate_json(answer))
 
 
-def _answer(shown: JobPreview) -> SamplesAnswer:
-    if shown.failure is not None:
-        failure = failures.describe(shown.failure.code, shown.failure.values)
+def _answer(view: JobPreview) -> SamplesAnswer:
+    if view.failure is not None:
+        failure = failures.describe(view.failure.code, view.failure.values)
         sentence = f"{failure['cause']} {failure['next_step']}"
-        if not shown.is_complete:
+        if not view.is_complete:
             sentence = _("{sentence} Only a part of the corpora was read for this.", sentence=sentence)
         raise _unfit(sentence)
-    assert shown.batch is not None
-    counts = {name: getattr(shown, name) for name in SamplesAnswer.model_fields if name != "batch"}
-    return SamplesAnswer(batch=shown.batch, **counts)
+    assert view.batch is not None
+    counts = {name: getattr(view, name) for name in SamplesAnswer.model_fields if name != "batch"}
+    return SamplesAnswer(batch=view.batch, **counts)
 
 
 def _unfit(sentence: str) -> PanelError:

@@ -87,7 +87,9 @@ def test_a_file_is_downloaded_and_parsed(alice: TestClient, bob: TestClient, fil
 
 
 @pytest.mark.usefixtures("allowed")
-def test_a_failed_download_says_why_and_goes_on_when_it_is_read_again(alice: TestClient, files: FileServer) -> None:
+def test_a_failed_download_says_why_and_continues_when_the_corpus_is_read_again(
+    alice: TestClient, files: FileServer
+) -> None:
     files.answer = redirect("http://localhost/end.txt")
     corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
     assert corpus["state"] == "failed"

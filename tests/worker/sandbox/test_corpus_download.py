@@ -93,7 +93,7 @@ def test_a_file_is_downloaded_with_its_hash(files: FileServer, tmp_path: Path) -
     assert "Authorization" not in headers
 
 
-def test_a_broken_download_goes_on_where_it_ended(files: FileServer, tmp_path: Path) -> None:
+def test_a_broken_download_continues_from_its_last_byte(files: FileServer, tmp_path: Path) -> None:
     files.answer = lambda request: send(request, most=200_000)
     assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
     assert [headers.get("Range") for _path, headers in files.requests] == [
@@ -102,20 +102,20 @@ def test_a_broken_download_goes_on_where_it_ended(files: FileServer, tmp_path: P
     ]
 
 
-def test_a_later_start_goes_on(files: FileServer, tmp_path: Path) -> None:
+def test_a_later_start_continues(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(CONTENT[:300_000])
     (tmp_path / corpus_download.NOTE).write_text(json.dumps({"validator": '"1"'}))
     assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
     assert files.requests[0][1]["Range"] == "bytes=300000-"
 
 
-def test_a_file_that_changed_is_downloaded_anew(files: FileServer, tmp_path: Path) -> None:
+def test_a_file_that_changed_is_downloaded_from_its_beginning(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(b"of another version" * 1000)
     (tmp_path / corpus_download.NOTE).write_text(json.dumps({"validator": '"0"'}))
     assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
 
 
-def test_without_a_version_it_begins_anew(files: FileServer, tmp_path: Path) -> None:
+def test_without_a_version_the_download_begins_again(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(CONTENT[:10])
     assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
     assert "Range" not in files.requests[0][1]
