@@ -31,8 +31,10 @@ def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num
     try:
         printed = preview_process.run(module, option, too_slow=_too_slow, text=text, limits=limits)
     except preview_process.PreviewRefused as refused:
-        code = "reference_short" if str(refused) == "reference_short" else "ngrams_many"
-        raise bad_field("steps", code, problems.sentence(Problem(code=code))) from None
+        message = problems.sentence(Problem(code=str(refused)))
+        if str(refused) == "reference_short":
+            raise bad_field("steps", "reference_short", message) from None
+        raise bad_field("steps", "ngrams_many", message) from None
     answer: dict[str, Any] = json.loads(printed)
     return answer
 
