@@ -18,6 +18,7 @@ const COLORS = /** @type {Record<string, number[]>} by the chart, one for each c
   gpu_memory: [1],
   use: [1, 2],
   disk: [3],
+  mfu: [2],
   power: [4],
 });
 

@@ -9,8 +9,9 @@ from sqlalchemy.orm import Session
 from app.core.json_shapes import JobFacts, JobProgress, Probe, Usage
 from app.core.models import Job, Sample
 from app.jobs.attempts import metrics, progress
+from app.jobs.attempts.effective_spec import effective_spec
 from trainer import events
-from trainer.planning.counts import num_parameters
+from trainer.planning.counts import flops, num_parameters
 from trainer.spec import TrainSpec
 
 _ENVELOPE = {"seq", "at", "kind"}  # the fields of every event
@@ -31,8 +32,24 @@ def fold(session: Session, job: Job, new: Sequence[events.Event]) -> None:
     job.progress = job_progress
     job.facts = facts
     job.step = max([job.step, *(event.step for event in points)])
-    lines = [metrics.Point(event.seq, event.step, dict(event.values), _instant(event.at)) for event in points]
+    lines = [
+        metrics.Point(event.seq, event.step, {**event.values, **_mfu(job, event)}, _instant(event.at))
+        for event in points
+    ]
     metrics.append(session, job_id=job.id, fence=job.fence, points=lines)
+
+
+def _mfu(job: Job, event: events.PointsEvent) -> dict[str, float]:
+    """The model FLOPs utilization at a step at which the use of the machine was measured; empty at others.
+
+    It is the share of the rate of matrix products that the devices reached before the first step, in percent
+    (Chowdhery et al. 2022, arXiv 2204.02311, which divides by the peak in their data sheet).
+    """
+    speed, probe, vocab_size = event.values.get("tokens_per_second"), job.facts.probe, job.facts.vocab_size
+    if "disk_free_bytes" not in event.values or not isinstance(speed, float) or probe is None or vocab_size is None:
+        return {}
+    spec = effective_spec(job)
+    return {"mfu_percent": 100 * speed * flops(spec, vocab_size).model_flops / (probe.gemm_flops * spec.num_processes)}
 
 
 def _instant(seconds: float) -> datetime | None:

@@ -31,6 +31,7 @@ def series_words() -> dict[str, str]:
         "gpu_memory_bytes": _("Memory of the fullest GPU"),
         "cpu_percent": _("Processor cores"),
         "gpu_percent": _("GPUs"),
+        "mfu_percent": _("Share of the measured rate of matrix products (MFU)"),
         "gpu_watts": _("Power of the GPUs"),
         "disk_free_bytes": _("Free disk space"),
     }
