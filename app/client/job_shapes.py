@@ -305,12 +305,20 @@ class ComparisonInfo(Shape):
 
 
 class SearchInfo(Shape):
-    """A hyperparameter search: jobs that differ in `fields` only. `jobs` are their ids."""
+    """A hyperparameter search: jobs that differ in `fields` only. `jobs` are their ids.
+
+    `sampler` is random or tpe. One by tpe `is_open` while it will submit further jobs, up to `num_planned`; values that
+    no job can have count in `num_refused`.
+    """
 
     id: str
     name: str
     fields: list[str]
     early_stopping: bool
+    sampler: str
+    is_open: bool
+    num_planned: int
+    num_refused: int
     num_jobs: int
     num_open: int
     jobs: list[str]

@@ -160,7 +160,9 @@ class Jobs:
         return self._transport.get(ForecastInfo, address("jobs", job_id, "forecast"))
 
     def search(self, request: Mapping[str, Any]) -> SearchInfo:
-        """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed and early_stopping."""
+        """Submit a hyperparameter search: name, spec, grid, ranges, num_jobs, seed, early_stopping,
+        sampler (random or tpe) and parallel_jobs.
+        """
         return self._transport.post(SearchInfo, "/hyperparameter-searches", request)
 
     def searches(self, limit: int = 50) -> Iterator[SearchInfo]:

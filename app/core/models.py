@@ -39,6 +39,7 @@ from app.core.json_shapes import (
     TokenizerFacts,
 )
 from app.core.model_base import Base, Trashable, new_id, one_of
+from app.core.search_shapes import AdaptivePlan
 from app.core.synthetic_shapes import Synthesis
 from trainer.formats.corpus_kinds import CORPUS_KINDS
 from trainer.spec import TrainSpec
@@ -279,7 +280,9 @@ class Node(Base):
 
 
 class HyperparameterSearch(Base):
-    """Jobs that differ in some fields only, submitted together. With `early_stopping` the worse ones are cancelled."""
+    """Jobs that differ in some fields only. With `early_stopping` the worse ones are cancelled. With a `plan` each job is
+    submitted when earlier ones have ended, while the search `is_open`.
+    """
 
     __tablename__ = "hyperparameter_search"
 
@@ -288,7 +291,10 @@ class HyperparameterSearch(Base):
     name: Mapped[str]
     fields: Mapped[list[str]]  # of TrainSpec, that its jobs differ in
     early_stopping: Mapped[bool] = mapped_column(server_default=text("false"))
+    plan: Mapped[AdaptivePlan | None] = mapped_column(JsonColumn(AdaptivePlan))
+    is_open: Mapped[bool] = mapped_column(server_default=text("false"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    __table_args__ = (Index("ix_hyperparameter_search_open", "id", postgresql_where=text("is_open")),)
 
 
 EVALUATION_IS_DUE = "state = 'succeeded' AND evaluation_corpora <> '[]'"

@@ -13,11 +13,10 @@ from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import Principal
-from app.jobs import deletion, hyperparameter_search, schemas, service, stream
+from app.jobs import deletion, schemas, service, stream
 from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
-from app.jobs.hyperparameter_search import HyperparameterSearchAnswer, HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
 from app.jobs.lifecycle.notifications import notify_job_changed
 from app.jobs.lists import comparison
@@ -25,6 +24,8 @@ from app.jobs.planning import answers, data_checks
 from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
 from app.jobs.previews.samples import SamplesAnswer
+from app.jobs.searches import service as hyperparameter_search
+from app.jobs.searches.service import HyperparameterSearchAnswer, HyperparameterSearchRequest
 from app.jobs.views import logs, loss_forecast
 from app.jobs.views.loss_forecast import LossForecast
 from app.web.auth import Reader, Submitter

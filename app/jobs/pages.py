@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -23,16 +22,17 @@ from app.core.principal import Principal, visible
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
-from app.jobs import deletion, form_plan, hyperparameter_search, job_parts, service, stream
+from app.jobs import deletion, form_plan, job_parts, service, stream
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
-from app.jobs.hyperparameter_search import HyperparameterSearchRequest
 from app.jobs.lifecycle import notifications
 from app.jobs.planning import accuracy, answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
 from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewRequest
+from app.jobs.searches import service as hyperparameter_search
+from app.jobs.searches.service import HyperparameterSearchRequest
 from app.jobs.views import chart_words, form, form_controls
 from app.jobs.views.form import Origin, SubmittedForm
 from app.jobs.views.form_controls import FormContext
@@ -210,11 +210,11 @@ def submit(request: Request, principal: Submitter, form_data: FormBody) -> Respo
     """Queue the job and go to its page; sent twice, the same form gives the same job."""
     submitted = form.read_form(form_data)
     partial_spec = form.to_partial_spec(submitted)
-    grid = form.search_grid(submitted)
-    body = hashlib.sha256(json.dumps([partial_spec, grid], sort_keys=True).encode()).hexdigest()[:24]
+    search = form.search_request(submitted)
+    body = hashlib.sha256(json.dumps([partial_spec, search], sort_keys=True).encode()).hexdigest()[:24]
     key = f"form-{submitted.fields.get('key', '')[:64] or new_id()}-{body}"
-    if grid:
-        return _submit_search(request, principal, submitted, partial_spec, grid, key)
+    if search is not None:
+        return _submit_search(request, principal, submitted, partial_spec, search, key)
     try:
         with db.transaction() as session:
             job, _new = service.submit(session, principal=principal, request=partial_spec, idempotency_key=key)
@@ -232,7 +232,7 @@ def _submit_search(
     principal: Principal,
     submitted: SubmittedForm,
     partial_spec: dict[str, Any],
-    grid: dict[str, Any],
+    fields: dict[str, Any],
     key: str,
 ) -> Response:
     """Submit the jobs of a hyperparameter search and go to their comparison."""
@@ -240,7 +240,7 @@ def _submit_search(
     early_stopping = submitted.fields.get("early_stopping") == "true"
     try:
         search = HyperparameterSearchRequest(
-            name=name[:1_000], spec=partial_spec, grid=grid, early_stopping=early_stopping
+            name=name[:1_000], spec=partial_spec, early_stopping=early_stopping, **fields
         )
         with db.transaction() as session:
             row = hyperparameter_search.create(session, principal=principal, request=search, idempotency_key=key)
@@ -293,7 +293,7 @@ def _draw_form(
         groups=form_controls.groups(context),
         search_rows=form.search_rows(context.form),
         searchable_fields=form_controls.searchable_fields(context),
-        num_combinations=math.prod(len(values) for values in form.search_grid(context.form).values()),
+        num_combinations=form.num_search_jobs(context.form),
         uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         corpus_names={corpus.id: corpus.name for corpus in texts},

@@ -39,7 +39,7 @@ BATCH_BYTES = 256 << 10  # of records sent at a time
 LOOK_SECONDS = 0.25  # between checks whether a call is still wanted
 WAIT_FACTOR = 60  # a call may wait for its computing time so many times longer, on a busy machine
 MAX_DEATHS = 10  # of the child, before its client gives up
-ROOT = Path(child_limits.__file__).parents[1]
+ROOT = Path(child_limits.__file__).parents[2]
 
 IsStopped = Callable[[], bool]
 

@@ -22,7 +22,7 @@ CPU_SECONDS = 2
 LIMITS = ChildLimits(memory_bytes=512 << 20, cpu_seconds=CPU_SECONDS, file_bytes=0, niceness=0, dies_with_parent=False)
 WAIT_SECONDS = 60.0  # on a busy machine
 MAX_WHY = 200  # characters of the library's message
-ROOT = Path(child_limits.__file__).parents[1]
+ROOT = Path(child_limits.__file__).parents[2]
 # What the library may use for a grammar and for each token, by default a few milliseconds.
 PARSER_LIMITS = LLParserLimits(verbose_errors=False)
 # A text of one line: a model that may write white space can write it without end.

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Profile = Literal["trainer", "tokenizer", "export", "validate", "download", "parse", "notice"]
+Profile = Literal["trainer", "tokenizer", "export", "validate", "download", "parse", "notice", "search"]
 
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 # Must be set before torch is imported, which reads it once. With the default, ACTIVE, threads spin while they wait:
@@ -46,6 +46,7 @@ _RULES: dict[Profile, _Rules] = {
         fixed={**_UTF8, "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_XET": "1"},
     ),
     "parse": _Rules(fixed=_UTF8),
+    "search": _Rules(("PATH", "LD_LIBRARY_PATH"), fixed={**_UTF8, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
     "notice": _Rules(("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"), fixed=_UTF8),
 }
 

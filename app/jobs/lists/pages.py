@@ -11,9 +11,10 @@ from app.core.errors import PanelError
 from app.core.models import STATES, TERMINAL
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
-from app.jobs import hyperparameter_search, schemas, service
+from app.jobs import schemas, service
 from app.jobs.lifecycle import notifications
 from app.jobs.lists import bulk, comparison
+from app.jobs.searches import service as hyperparameter_search
 from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome, chosen, text_fields

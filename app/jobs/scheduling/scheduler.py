@@ -20,10 +20,12 @@ from app.background_tasks import outcomes
 from app.core import db, disk, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
-from app.jobs import hyperparameter_search, submissions
+from app.jobs import submissions
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.sweep import Sweep
+from app.jobs.searches import service as hyperparameter_search
+from app.jobs.searches.adaptive import AdaptiveSearches
 from app.notices import delivery as notice_delivery
 from app.notices import service as notices
 from app.webhooks import delivery as webhooks
@@ -44,6 +46,7 @@ class Scheduler:
         self._is_away = False
         self._reap_at = self._clock() + self._grace()
         self._sweep = Sweep()
+        self._adaptive_searches = AdaptiveSearches()
         self._deliveries = (
             Deliveries(webhooks.claim, webhooks.deliver),
             Deliveries(notice_delivery.claim, notice_delivery.deliver),
@@ -98,6 +101,7 @@ class Scheduler:
         counts["submitted"] = self._run(submissions.submit_ready)
         counts["settled"] = self._run(dispatch.requeue_or_fail)
         counts["stopped"] = self._run(hyperparameter_search.stop_worse_jobs)
+        self._run(self._adaptive_searches.begin)
         counts["placed"] = self._run(dispatch.place)
         counts["evaluated"] = self._run(evaluations.start_due)
         if may_expire:

@@ -1,5 +1,6 @@
 """Reads the form of a new job, for its plan and its submission. An empty control means the recipe's value."""
 
+import math
 import re
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,8 @@ from trainer.spec import TrainSpec, recipe, recipe_names
 
 LISTS = ("corpora", "validation_corpora")
 NUM_SEARCH_ROWS = 3
+VALUE_RANGE = re.compile(r"(.+?)\s*(?:\.\.\.?|…)\s*(.+)")  # in a control for several values
+LOG_FACTOR = 10  # a range whose end is so many times its begin is searched by its logarithm
 SEPARATOR = re.compile("[,，;；]")  # of several values in one control
 AUTO = "auto"  # how the form writes both a null and a field that Athanor chooses
 
@@ -137,14 +140,55 @@ def search_rows(form: SubmittedForm) -> list[SearchRow]:
 
 
 def search_grid(form: SubmittedForm) -> dict[str, list[Any]]:
-    """The values to try of each field of the hyperparameter search; empty if the form submits one job."""
-    rows = [row for row in search_rows(form) if row.values.strip() and is_searchable(row.field)]
+    """The values to try of each field of the hyperparameter search that has values."""
+    rows = [row for row in search_rows(form) if row.values.strip() and is_searchable(row.field) and not _range(row)]
     return {
         row.field: [
             _parse(text.strip(), properties()[row.field]) for text in SEPARATOR.split(row.values) if text.strip()
         ]
         for row in rows
     }
+
+
+def search_ranges(form: SubmittedForm) -> dict[str, dict[str, Any]]:
+    """The range of each field of the hyperparameter search that has one, such as 1e-4..1e-2."""
+    return {row.field: bounds for row in search_rows(form) if is_searchable(row.field) and (bounds := _range(row))}
+
+
+def _range(row: SearchRow) -> dict[str, Any] | None:
+    match = VALUE_RANGE.fullmatch(row.values.strip())
+    if match is None or properties()[row.field].get("type") not in ("integer", "number"):
+        return None
+    try:
+        low, high = float(match[1]), float(match[2])
+    except ValueError:
+        return None
+    return {"low": low, "high": high, "is_log": low > 0 and high / low >= LOG_FACTOR}
+
+
+def search_request(form: SubmittedForm) -> dict[str, Any] | None:
+    """The fields of a hyperparameter search's request that say what to try; None if the form submits one job."""
+    grid, ranges = search_grid(form), search_ranges(form)
+    if not grid and not ranges:
+        return None
+    request: dict[str, Any] = {"grid": grid, "ranges": ranges}
+    sampler = form.fields.get("search_sampler", "")
+    if sampler:
+        request |= {"sampler": sampler, "num_jobs": form.fields.get("search_num_jobs", "").strip() or None}
+    if sampler == "tpe" and (at_once := form.fields.get("search_parallel_jobs", "").strip()):
+        request["parallel_jobs"] = at_once
+    return request
+
+
+def num_search_jobs(form: SubmittedForm) -> int:
+    """How many jobs the form submits, as far as its controls say it."""
+    request = search_request(form)
+    if request is None:
+        return 1
+    count = str(request.get("num_jobs") or "")
+    if count.isdecimal():
+        return int(count)
+    return math.prod(len(values) for values in request["grid"].values())
 
 
 def is_searchable(field: str) -> bool:

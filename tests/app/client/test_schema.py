@@ -102,6 +102,8 @@ SEARCH: dict[str, Any] = {
     "num_jobs": 4,
     "seed": 1,
     "early_stopping": True,
+    "sampler": "tpe",
+    "parallel_jobs": 3,
 }
 
 Calls = dict[str, Callable[[Client, Path], Any]]

@@ -11,10 +11,11 @@ from app.core import db, queue
 from app.core.account_models import User
 from app.core.models import BackgroundTask, Job, Node, Outbox
 from app.core.settings import settings
-from app.jobs import hyperparameter_search, schemas, service
+from app.jobs import schemas, service
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.scheduler import Scheduler
+from app.jobs.searches import service as hyperparameter_search
 from tests.app.jobs import factories
 from tests.users import Person
 

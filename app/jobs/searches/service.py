@@ -1,4 +1,7 @@
-"""Hyperparameter searches: jobs over a grid or random values of some fields, and the early end of the worse ones."""
+"""Hyperparameter searches: jobs over a grid or random values of some fields, and the early end of the worse ones.
+
+Those whose later jobs depend on earlier results begin here, too, and continue in adaptive.py.
+"""
 
 import itertools
 import json
@@ -6,7 +9,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import func, select
@@ -19,6 +22,7 @@ from app.core.i18n import _
 from app.core.models import TERMINAL, HyperparameterSearch, Job, MetricPoint
 from app.core.names import checked_name
 from app.core.principal import Principal, visible, visible_to
+from app.core.search_shapes import AdaptivePlan, FieldValue, SearchTrial, ValueRange
 from app.jobs import service
 from app.jobs.lifecycle.state import add_history
 from app.jobs.views import form
@@ -30,35 +34,15 @@ MAX_FIELDS = 8
 REDUCTION = 3  # of the jobs that reach a rung, one in so many goes on
 SAMPLE_TRIES = 20  # for each job, to draw values that no other job of the search has
 
-Bound = Annotated[float, Field(ge=-1e18, le=1e18, allow_inf_nan=False)]
-FieldValue = bool | Annotated[int, Field(ge=-(10**18), le=10**18)] | Bound | str | None  # None: auto, where it is taken
 FieldName = Annotated[str, Field(max_length=64)]
-
-
-class ValueRange(BaseModel):
-    """Where random values of a field are drawn from, uniformly or, with `is_log`, uniformly in their logarithm."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    low: Bound
-    high: Bound
-    is_log: bool = False
-
-    def draw(self, generator: random.Random, *, is_whole: bool) -> int | float:
-        """A value; `is_whole` if the field takes whole numbers only."""
-        if self.is_log:
-            value = math.exp(generator.uniform(math.log(self.low), math.log(self.high)))
-        else:
-            value = generator.uniform(self.low, self.high)
-        if is_whole:
-            return round(value)
-        return float(f"{value:.4g}")
 
 
 class HyperparameterSearchRequest(BaseModel):
     """Jobs to submit together: one for each combination of the values of `grid`; or, with `num_jobs`, a random sample.
 
-    With `ranges` each job of the sample also has random values from these.
+    With `ranges` each job of the sample also has random values from these. With the sampler `tpe` only the first
+    `parallel_jobs` are random; then Optuna chooses the values of each further job by what earlier ones have reached,
+    as soon as fewer are under way.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -69,6 +53,10 @@ class HyperparameterSearchRequest(BaseModel):
     ranges: dict[FieldName, ValueRange] = Field({}, max_length=MAX_FIELDS, description="Ranges by field.")
     num_jobs: int | None = Field(None, ge=1, le=MAX_JOBS, description="Required with ranges.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Of the random sample.")
+    sampler: Literal["random", "tpe"] = Field(
+        "random", description="tpe: Optuna's tree-structured Parzen estimator; it needs num_jobs."
+    )
+    parallel_jobs: int = Field(2, ge=1, le=MAX_JOBS, description="Jobs of a search by tpe that are under way at once.")
     early_stopping: bool = Field(
         False, description="Cancel jobs whose validation loss is not among the best third (ASHA, arXiv 1810.05934)."
     )
@@ -81,6 +69,10 @@ class HyperparameterSearchAnswer(BaseModel):
     name: str
     fields: list[str] = Field(description="Fields of TrainSpec that its jobs differ in.")
     early_stopping: bool
+    sampler: Literal["random", "tpe"] = Field(description="random also stands for every combination of a grid.")
+    is_open: bool = Field(description="Whether it will submit further jobs.")
+    num_planned: int = Field(description="Jobs that it has or will have, refused ones included.")
+    num_refused: int = Field(description="Jobs of a search by tpe that could not be submitted with the chosen values.")
     num_jobs: int
     num_open: int = Field(description="Jobs that have not ended.")
     jobs: list[str] = Field(description="The ids of its jobs, in the order in which they were submitted.")
@@ -97,18 +89,25 @@ def combinations(request: HyperparameterSearchRequest) -> list[dict[str, FieldVa
         if not values:
             raise bad_field("grid", "search_empty", _("{field} has no values to try.", field=name))
     for name, bounds in request.ranges.items():
-        if bounds.low >= bounds.high or (bounds.is_log and bounds.low <= 0):
+        low, high = (round(bounds.low), round(bounds.high)) if is_whole(name) else (bounds.low, bounds.high)
+        if low >= high or (bounds.is_log and low <= 0):
             message = _("{field} needs a low value below the high one, and above 0 where is_log is true.", field=name)
             raise bad_field(f"ranges.{name}", "range_invalid", message)
     count = math.prod(len(values) for values in request.grid.values())
-    if request.num_jobs is None and request.ranges:
-        raise bad_field("num_jobs", "search_unlimited", _("Random values need num_jobs: how many jobs to submit."))
+    if request.num_jobs is None and (request.ranges or request.sampler == "tpe"):
+        raise bad_field("num_jobs", "search_unlimited", _("Say how many jobs to submit: num_jobs is missing."))
     if request.num_jobs is None and count > MAX_JOBS:
         message = _("These are {n} combinations, and a search can have at most {max} jobs.", n=count, max=MAX_JOBS)
         raise bad_field("grid", "search_large", message)
     if request.num_jobs is None:
         return list(_grid(request.grid))
-    return _sample(request, request.num_jobs)
+    is_adaptive = request.sampler == "tpe"
+    return _sample(request, min(request.num_jobs, request.parallel_jobs) if is_adaptive else request.num_jobs)
+
+
+def is_whole(field: str) -> bool:
+    """Whether a field takes whole numbers only."""
+    return form.properties().get(field, {}).get("type") == "integer"
 
 
 def _grid(grid: Mapping[str, Sequence[FieldValue]]) -> Iterator[dict[str, FieldValue]]:
@@ -123,7 +122,7 @@ def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[st
     for _try in range(SAMPLE_TRIES * num_jobs):
         fields = {name: generator.choice(values) for name, values in request.grid.items()}
         fields |= {
-            name: bounds.draw(generator, is_whole=form.properties().get(name, {}).get("type") == "integer")
+            name: bounds.draw(generator, is_whole=is_whole(name))
             for name, bounds in request.ranges.items()
         }
         sample.setdefault(json.dumps(fields, sort_keys=True), fields)
@@ -135,7 +134,7 @@ def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[st
 def create(
     session: Session, *, principal: Principal, request: HyperparameterSearchRequest, idempotency_key: str | None = None
 ) -> HyperparameterSearch:
-    """Submit the jobs of a search, all or none; sent again with the same key, it is the same search.
+    """Submit the jobs of a search, all or none, of an adaptive one the first; again with the same key, it is the same.
 
     Raises PanelError, which names the fields that are wrong.
     """
@@ -147,13 +146,11 @@ def create(
         fields=[*request.grid, *request.ranges],
         early_stopping=request.early_stopping,
     )
+    trials = []
     for index, values in enumerate(chosen):
         key = f"{idempotency_key}-{index}" if idempotency_key else None
-        spec = {**request.spec, **values, "name": _job_name(name, values)}
         try:
-            job, is_new = service.submit(session, principal=principal, request=spec, idempotency_key=key)
-        except SpecError as error:
-            raise _refusal(PanelError(422, "spec_invalid", str(error), spec_fields(error)), values) from error
+            job, is_new = submit_job(session, principal, name, request.spec, values, key)
         except PanelError as error:
             raise _refusal(error, values) from error
         if not is_new and job.search_id is not None:
@@ -162,8 +159,29 @@ def create(
             session.add(search)
             session.flush()
         job.search_id = search.id
+        trials.append(SearchTrial(values=values, job_id=job.id))
+    if request.sampler == "tpe" and request.num_jobs is not None:
+        names = ("spec", "grid", "ranges", "num_jobs", "parallel_jobs", "seed")
+        search.plan = AdaptivePlan(**{name: getattr(request, name) for name in names}, trials=trials)
+        search.is_open = len(trials) < request.num_jobs
     session.flush()
     return search
+
+
+def submit_job(
+    session: Session,
+    principal: Principal,
+    name: str,
+    spec: Mapping[str, Any],
+    values: Mapping[str, FieldValue],
+    idempotency_key: str | None,
+) -> tuple[Job, bool]:
+    """Submit a job of the search of this name, and whether it is new. Raises PanelError."""
+    request = {**spec, **values, "name": _job_name(name, values)}
+    try:
+        return service.submit(session, principal=principal, request=request, idempotency_key=idempotency_key)
+    except SpecError as error:
+        raise PanelError(422, "spec_invalid", str(error), spec_fields(error)) from error
 
 
 def _refusal(error: PanelError, values: Mapping[str, FieldValue]) -> PanelError:
@@ -188,9 +206,11 @@ def _job_name(name: str, values: Mapping[str, FieldValue]) -> str:
     return "".join(c if c.isprintable() else " " for c in f"{name}: {words}")[: service.MAX_NAME_LENGTH].strip()
 
 
-def get(session: Session, *, principal: Principal, search_id: str) -> HyperparameterSearch:
+def get(
+    session: Session, *, principal: Principal, search_id: str, for_update: bool = False
+) -> HyperparameterSearch:
     """A search of the user. Raises 404."""
-    return visible(session, HyperparameterSearch, search_id, principal=principal)
+    return visible(session, HyperparameterSearch, search_id, principal=principal, for_update=for_update)
 
 
 def list_searches(
@@ -214,6 +234,7 @@ def answers(session: Session, searches: Sequence[HyperparameterSearch]) -> list[
     return [
         HyperparameterSearchAnswer(
             **{name: getattr(search, name) for name in ("id", "name", "fields", "early_stopping", "created_at")},
+            **_plan_fields(search, len(jobs[search.id])),
             num_jobs=len(jobs[search.id]),
             num_open=sum(row.state not in TERMINAL for row in jobs[search.id]),
             jobs=[row.id for row in jobs[search.id]],
@@ -222,9 +243,22 @@ def answers(session: Session, searches: Sequence[HyperparameterSearch]) -> list[
     ]
 
 
+def _plan_fields(search: HyperparameterSearch, num_jobs: int) -> dict[str, Any]:
+    if search.plan is None:
+        return {"sampler": "random", "is_open": False, "num_planned": num_jobs, "num_refused": 0}
+    trials = search.plan.trials
+    return {
+        "sampler": "tpe",
+        "is_open": search.is_open,
+        "num_planned": search.plan.num_jobs if search.is_open else len(trials),
+        "num_refused": sum(trial.job_id is None for trial in trials),
+    }
+
+
 def cancel(session: Session, *, principal: Principal, search_id: str) -> HyperparameterSearch:
-    """Cancel all jobs of a search that have not ended. Raises 404."""
-    search = get(session, principal=principal, search_id=search_id)
+    """Cancel all jobs of a search that have not ended, and submit no further ones. Raises 404."""
+    search = get(session, principal=principal, search_id=search_id, for_update=True)
+    search.is_open = False
     open_jobs = select(Job.id).where(Job.search_id == search_id, Job.state.not_in(TERMINAL)).order_by(Job.id)
     for job_id in session.scalars(open_jobs).all():
         service.cancel(session, principal=principal, job_id=job_id)

@@ -6,8 +6,8 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.jobs import hyperparameter_search
-from app.jobs.hyperparameter_search import HyperparameterSearchRequest, ValueRange
+from app.jobs.searches import service as hyperparameter_search
+from app.jobs.searches.service import HyperparameterSearchRequest, ValueRange
 from tests.app.jobs import factories
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
