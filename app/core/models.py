@@ -280,8 +280,8 @@ class Node(Base):
 
 
 class HyperparameterSearch(Base):
-    """Jobs that differ in some fields only. With `early_stopping` the worse ones are cancelled. With a `plan` each job is
-    submitted when earlier ones have ended, while the search `is_open`.
+    """Jobs that differ in some fields only. With `early_stopping` the worse ones are cancelled. With a `plan` each job
+    is submitted when earlier ones have ended, while the search `is_open`.
     """
 
     __tablename__ = "hyperparameter_search"
