@@ -15,7 +15,9 @@ depends_on: str | Sequence[str] | None = None
 def upgrade() -> None:
     op.add_column("hyperparameter_search", sa.Column("plan", postgresql.JSONB()))
     op.add_column("hyperparameter_search", sa.Column("is_open", sa.Boolean(), server_default="false", nullable=False))
-    op.create_index("ix_hyperparameter_search_open", "hyperparameter_search", ["id"], postgresql_where=sa.text("is_open"))
+    op.create_index(
+        "ix_hyperparameter_search_open", "hyperparameter_search", ["id"], postgresql_where=sa.text("is_open")
+    )
 
 
 def downgrade() -> None:

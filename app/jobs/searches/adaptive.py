@@ -130,9 +130,7 @@ def ask_optuna(question: dict[str, Any]) -> dict[str, FieldValue]:
 def _question(session: Session, plan: AdaptivePlan) -> dict[str, Any]:
     """What trainer/tuning/suggest.py reads: where values come from, and what the jobs so far have reached."""
     losses = _losses(session, plan.trials)
-    ranges = {
-        name: {**bounds.model_dump(), "is_whole": service.is_whole(name)} for name, bounds in plan.ranges.items()
-    }
+    ranges = {name: {**bounds.model_dump(), "is_whole": service.is_whole(name)} for name, bounds in plan.ranges.items()}
     trials = [
         {"values": trial.values, "loss": "failed" if trial.job_id is None else losses[trial.job_id]}
         for trial in plan.trials

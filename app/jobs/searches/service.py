@@ -121,10 +121,7 @@ def _sample(request: HyperparameterSearchRequest, num_jobs: int) -> list[dict[st
     sample: dict[str, dict[str, FieldValue]] = {}
     for _try in range(SAMPLE_TRIES * num_jobs):
         fields = {name: generator.choice(values) for name, values in request.grid.items()}
-        fields |= {
-            name: bounds.draw(generator, is_whole=is_whole(name))
-            for name, bounds in request.ranges.items()
-        }
+        fields |= {name: bounds.draw(generator, is_whole=is_whole(name)) for name, bounds in request.ranges.items()}
         sample.setdefault(json.dumps(fields, sort_keys=True), fields)
         if len(sample) == num_jobs:
             break
@@ -206,9 +203,7 @@ def _job_name(name: str, values: Mapping[str, FieldValue]) -> str:
     return "".join(c if c.isprintable() else " " for c in f"{name}: {words}")[: service.MAX_NAME_LENGTH].strip()
 
 
-def get(
-    session: Session, *, principal: Principal, search_id: str, for_update: bool = False
-) -> HyperparameterSearch:
+def get(session: Session, *, principal: Principal, search_id: str, for_update: bool = False) -> HyperparameterSearch:
     """A search of the user. Raises 404."""
     return visible(session, HyperparameterSearch, search_id, principal=principal, for_update=for_update)
 
