@@ -181,7 +181,7 @@ def test_other_changes_are_recorded_in_their_transaction(olive: TestClient, owne
     assert olive.put(f"/api/v1/model-endpoints/{made['id']}", json={**endpoint, "name": "tutor"}).is_success
     assert olive.delete(f"/api/v1/model-endpoints/{made['id']}").is_success
     with db.transaction() as session:
-        assert session.get(Corpus, corpus_id) is None
+        assert session.get_one(Corpus, corpus_id).deleted_at is not None
     assert [summary(entry) for entry in entries(olive)] == [
         ("Olive", "endpoint_deleted", "tutor", "https://example.com/v1"),
         ("Olive", "endpoint_changed", "tutor", "https://example.com/v1"),

@@ -172,7 +172,8 @@ def test_without_notices_the_page_says_what_will_be_there(alice: TestClient) -> 
 def test_a_notice_outlives_its_job(alice_user: Person, corpus: str, alice: TestClient) -> None:
     job_id, fence = factories.started(alice_user, corpus, **SMALL)
     fail(job_id, fence)
-    assert alice.delete(f"/api/v1/jobs/{job_id}").status_code == 204
+    for address in (f"/api/v1/jobs/{job_id}", f"/api/v1/trash/{job_id}"):
+        assert alice.delete(address).status_code == 204
     (notice,) = alice.get("/api/v1/notices").json()["data"]
     assert (notice["job_id"], notice["title"]) == (None, "“Scribe” has failed")
 

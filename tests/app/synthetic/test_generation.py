@@ -427,6 +427,7 @@ def test_a_deleted_endpoint_or_another_text_ends_it(alice: TestClient, endpoint:
     assert "endpoint was deleted" in state(alice, first["id"])["message"]
     assert teacher.requests == []
     alice.delete(f"/api/v1/corpora/{corpus['id']}")
+    alice.delete(f"/api/v1/trash/{corpus['id']}")
     left = state(alice, first["id"])
     assert (left["corpus_id"], left["corpus_name"], left["state"]) == (None, "metals", "cancelled")
     assert alice.post(f"{START}/{first['id']}/resume", json={}).json()["code"] == "source_gone"

@@ -78,7 +78,7 @@ def test_what_cannot_be_started_is_noted_in_the_history(
         event = session.scalars(select(JobEvent).where(JobEvent.job_id == job_id).order_by(JobEvent.seq.desc())).first()
         assert event is not None
         assert (event.reason, event.to_state) == ("evaluation_refused", "succeeded")
-    assert "The evaluation at its end was not started: There is no corpus" in alice.get(f"/jobs/{job_id}").text
+    assert "The evaluation at its end was not started: This is in the trash" in alice.get(f"/jobs/{job_id}").text
 
 
 def test_a_job_without_a_checkpoint_has_nothing_to_evaluate(attempt: tuple[str, int]) -> None:
