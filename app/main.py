@@ -55,6 +55,8 @@ from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.playground.inspection import api as inspection_api
 from app.playground.inspection import pages as inspection_pages
+from app.sharing import api as sharing_api
+from app.sharing import pages as sharing_pages
 from app.synthetic import api as synthetic_api
 from app.synthetic import endpoint_api
 from app.synthetic import pages as synthetic_pages
@@ -92,6 +94,7 @@ FEATURES = (
     endpoint_api,
     synthetic_api,
     trash_api,
+    sharing_api,
 )
 OPENAI = (
     openai_models,
@@ -127,6 +130,7 @@ PAGES = (
     inspection_pages,
     synthetic_pages,
     trash_pages,
+    sharing_pages,
     home,
     health,
     api_reference,

@@ -3,7 +3,7 @@
 from alembic import context
 from sqlalchemy import text
 
-from app.core import audit_models, db, notice_models, openai_models, synthetic_models  # noqa: F401 - its tables too
+from app.core import audit_models, db, notice_models, openai_models, share_models, synthetic_models  # noqa: F401 - its tables too
 from app.core.models import Base
 
 LOCK = 0x417468616E6F72  # "Athanor", as the number of an advisory lock

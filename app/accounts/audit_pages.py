@@ -42,6 +42,7 @@ WORDS: dict[Action, str] = {
     "deployment_created": gettext_noop("Deployed a model"),
     "deployment_changed": gettext_noop("Changed a deployment"),
     "deployment_moved": gettext_noop("Deployed another model"),
+    "sharing_changed": gettext_noop("Changed with whom something is shared"),
     "trash_restored": gettext_noop("Restored from the trash"),
     "trash_emptied": gettext_noop("Deleted for good"),
     "deployment_deleted": gettext_noop("Removed a deployment"),

@@ -8,6 +8,7 @@ from app.base_models import schemas, service, uploads
 from app.base_models.schemas import ModelAnswer, ModelRequest
 from app.core import db, queue
 from app.core.paging import Listing
+from app.core.principal import OwnerFilter
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit, Search
@@ -75,6 +76,9 @@ def list_models(
     q: Search = "",
     source: Annotated[service.ModelSource | None, Query(description="Only uploaded ones, or those of the hub.")] = None,
     state: Annotated[service.ModelState | None, Query(description="Only models in this state.")] = None,
+    owner: Annotated[
+        OwnerFilter | None, Query(description="Only your own, or only what others share with you.")
+    ] = None,
     order: Annotated[service.ModelOrder, Query(description="size: the largest first.")] = "newest",
     limit: Limit = 50,
     after: After = None,
@@ -89,6 +93,7 @@ def list_models(
             search=q,
             source=source or "",
             state=state,
+            owner=owner,
             order=order,
         )
         tasks = service.import_tasks(session, rows)

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 
 from app.base_models import limits, problems, service, uploads
 from app.base_models.bulk import ROWS
-from app.core import db, queue
+from app.core import db, queue, sharing
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.principal import Principal
@@ -17,7 +17,7 @@ from app.web import bulk
 from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome
 from app.web.forms import FormBody
-from app.web.list_view import ListView
+from app.web.list_view import OWNERS, ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
@@ -30,7 +30,7 @@ PAGE_ROWS = 50
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which models the list shows."""
     source, state = ("", *get_args(service.ModelSource)), ("", *get_args(service.ModelState))
-    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state)
+    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state, owner=OWNERS)
 
 
 def _index(
@@ -52,6 +52,7 @@ def _index(
             search=view["q"],
             source=view["source"],
             state=view["state"],
+            owner=view["owner"] or None,
             order=view["order"],
         )
         tasks = service.import_tasks(session, rows)
@@ -96,6 +97,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         model = service.get(session, principal=principal, model_id=model_id)
         tasks = service.import_tasks(session, [model])
         jobs = service.jobs_of(session, principal=principal, model_id=model_id)
+        shared = sharing.context(session, principal, model)
     unfit = find_limits(model.facts) if model.state == "ready" else {}
     reasons = list(dict.fromkeys(limits.sentence(reason) for reason in unfit.values()))  # some hold for several uses
     files: list[Any] = model.files or [{"name": name, "size": size} for name, size in uploads.listed(model_id)]
@@ -104,6 +106,7 @@ def _model(request: Request, principal: Principal, model_id: str, error: PanelEr
         "models/show.html",
         error.status if error else 200,
         principal=principal,
+        **shared,
         model=model,
         tasks=tasks,
         jobs=jobs,

@@ -105,6 +105,7 @@ class ModelAnswer(BaseModel):
 
     id: str
     name: str
+    shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     source: Literal["upload", "hub"]
     reference: str | None = Field(description="Of the hub: owner/name@commit once it is downloaded.")
     state: Literal["uploading", "importing", "ready", "failed"]
@@ -128,6 +129,7 @@ def model_answer(model: ImportedModel, task: BackgroundTask | None = None) -> Mo
     progress = task.progress if task is not None and task.progress.total else None
     return ModelAnswer(
         **{name: getattr(model, name) for name in same},
+        shared_by=model.shared_by,
         facts=model.facts.model_dump(exclude_unset=True),
         files=[ModelFile(**file.model_dump()) for file in model.files],
         problems=[_problem(problem) for problem in model.problems],

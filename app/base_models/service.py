@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import audit_log, background_tasks, deleted_directories, paging, storage
+from app.core import audit_log, background_tasks, deleted_directories, paging, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
 from app.core.names import checked_name
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, name_owners, of_owner, own, visible, visible_to
 from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
@@ -80,6 +80,7 @@ def list_models(
     search: str = "",
     source: str = "",
     state: str | None = None,
+    owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[ImportedModel], str | None]:
     """The models the user may see, and the cursor of the next page. `search` is a part of the name or reference."""
@@ -91,7 +92,10 @@ def list_models(
         query = query.where(ImportedModel.source == source)
     if state:
         query = query.where(ImportedModel.state == state)
-    return paging.listed(session, query, _ORDERS.get(order), ImportedModel.id, limit, after)
+    query = query.where(of_owner(ImportedModel.owner_id, principal, owner))
+    rows, cursor = paging.listed(session, query, _ORDERS.get(order), ImportedModel.id, limit, after)
+    name_owners(session, principal, rows)
+    return rows, cursor
 
 
 def receive(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:
@@ -134,11 +138,13 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
     Raises PanelError if an unfinished job starts from the model, or a deployment serves it.
     """
     model = _locked(session, principal, model_id)
-    using = select(Job.name).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
-    job_name = session.scalar(using.limit(1))
-    if job_name is not None:
+    using = select(Job).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
+    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
+    if job is not None and job.owner_id != principal.user_id:
+        raise sharing.used_by_another("model_in_use")
+    if job is not None:
         message = _(
-            "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job_name
+            "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job.name
         )
         raise PanelError(409, "model_in_use", message)
     deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id == model_id).limit(1))
@@ -156,11 +162,12 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
 def purge(session: Session, model: ImportedModel) -> None:
     """Delete the row of a model, which is locked, for good; the sweep removes its files."""
     deleted_directories.note(session, storage.base_model(model.id))
+    sharing.forget(session, model)
     session.delete(model)
 
 
 def _locked(session: Session, principal: Principal, model_id: str) -> ImportedModel:
-    return visible(session, ImportedModel, model_id, principal=principal, for_update=True)
+    return own(session, ImportedModel, model_id, principal=principal)
 
 
 def remove_files(model_id: str) -> None:

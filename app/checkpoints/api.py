@@ -10,7 +10,7 @@ from app.checkpoints import service
 from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail, checkpoint_answers, checkpoint_detail
 from app.core import db
 from app.core.paging import Listing
-from app.core.principal import Principal
+from app.core.principal import OwnerFilter, Principal
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit, Search
@@ -26,6 +26,9 @@ def list_checkpoints(
     job: Annotated[str | None, Query(max_length=64, description="Only checkpoints of this job.")] = None,
     q: Search = "",
     pinned: Annotated[bool | None, Query(description="Only pinned ones, or only others.")] = None,
+    owner: Annotated[
+        OwnerFilter | None, Query(description="Only your own, or only what others share with you.")
+    ] = None,
     order: Annotated[
         service.CheckpointOrder,
         Query(description="size: the largest first; eval_loss: the lowest validation loss first."),
@@ -43,6 +46,7 @@ def list_checkpoints(
             after=after,
             search=q,
             pinned=pinned,
+            owner=owner,
             order=order,
         )
         return Listing(data=checkpoint_answers(session, rows), next=following)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons, service
 from app.checkpoints.bulk import ROWS
-from app.core import db, storage
+from app.core import db, sharing, storage
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job, Tokenizer
 from app.core.principal import Principal, visible_to
@@ -19,7 +19,7 @@ from app.web import bulk
 from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome
 from app.web.forms import FormBody
-from app.web.list_view import ListView
+from app.web.list_view import OWNERS, ListView
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id
@@ -37,7 +37,9 @@ def show_checkpoints(request: Request, principal: Reader, after: After = None) -
 
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which checkpoints the list shows."""
-    return ListView.of("/checkpoints", sent, get_args(service.CheckpointOrder), job=(), pinned=("", "true"))
+    return ListView.of(
+        "/checkpoints", sent, get_args(service.CheckpointOrder), job=(), pinned=("", "true"), owner=OWNERS
+    )
 
 
 def _list(
@@ -56,6 +58,7 @@ def _list(
             after=after,
             search=view["q"],
             pinned=True if view["pinned"] else None,
+            owner=view["owner"] or None,
             order=view["order"],
         )
         names = _job_names(session, {row.job_id for row in rows})
@@ -93,10 +96,14 @@ def show_checkpoint(request: Request, principal: Reader, checkpoint_id: Id) -> R
         tokenizer = _tokenizer(session, principal, checkpoint)
         reasons = retention_reasons.reasons(session, [job.id]).get(checkpoint_id, [])
         archive = service.archive_name(session, checkpoint=checkpoint)
+        shared = sharing.context(session, principal, checkpoint)
+        sees_job = session.scalar(select(Job.id).where(Job.id == job.id, visible_to(Job.owner_id, principal)))
     return page(
         request,
         "checkpoints/show.html",
         principal=principal,
+        **shared,
+        sees_job=sees_job is not None,
         checkpoint=checkpoint,
         job=job,
         tokenizer=tokenizer,

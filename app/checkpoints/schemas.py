@@ -34,6 +34,7 @@ class CheckpointAnswer(BaseModel):
 
     id: str
     job_id: str
+    shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     step: int
     num_bytes: int
     metrics: dict[str, Any] = Field(description="Metrics at this step.")
@@ -70,4 +71,4 @@ def checkpoint_detail(session: Session, row: Checkpoint) -> CheckpointDetail:
 
 
 def _plain(row: Checkpoint) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _PLAIN}
+    return {name: getattr(row, name) for name in (*_PLAIN, "shared_by")}

@@ -13,14 +13,14 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
-from app.core import audit_log, background_tasks, paging, storage
+from app.core import audit_log, background_tasks, paging, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
-from app.core.principal import Principal, not_found, visible, visible_to
+from app.core.principal import Principal, name_owners, not_found, of_owner, own, visible, visible_to
 from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
@@ -78,7 +78,8 @@ def get(session: Session, *, principal: Principal, checkpoint_id: str, for_updat
 
 def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: bool) -> Checkpoint:
     """Keep a checkpoint regardless of its job's limit, or no longer. An unpinned one stays until the next save."""
-    row = get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+    own(session, Checkpoint, checkpoint_id, principal=principal)
+    row = get(session, principal=principal, checkpoint_id=checkpoint_id)
     row.pinned = pinned
     session.flush()
     return row
@@ -91,10 +92,11 @@ def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Che
     """
     job_id = get(session, principal=principal, checkpoint_id=checkpoint_id).job_id
     job = session.get(Job, job_id, with_for_update=True)  # first, as whatever changes checkpoints locks their job
-    row = get(session, principal=principal, checkpoint_id=checkpoint_id, for_update=True)
+    own(session, Checkpoint, checkpoint_id, principal=principal)
+    row = get(session, principal=principal, checkpoint_id=checkpoint_id)
     if job is not None and job.finished_at is None:
         _refuse_to_take_from(session, job, checkpoint_id)
-    refuse_in_use(session, [checkpoint_id])
+    refuse_in_use(session, [checkpoint_id], principal)
     name = job.name if job is not None else ""
     detail = f"step {row.step}"
     audit_log.record(session, "checkpoint_deleted", principal, subject=name, subject_id=checkpoint_id, detail=detail)
@@ -111,6 +113,7 @@ def restore(session: Session, checkpoint: Checkpoint) -> None:
 
 def purge(session: Session, row: Checkpoint) -> None:
     """Delete a checkpoint, which is locked, for good; the sweep removes its files."""
+    sharing.forget(session, row)
     row.state, row.deleted_at = "deleting", None
 
 
@@ -124,22 +127,28 @@ def _refuse_to_take_from(session: Session, job: Job, checkpoint_id: str) -> None
         raise PanelError(409, "checkpoint_in_use", message)
 
 
-def refuse_in_use(session: Session, ids: Sequence[str]) -> None:
-    """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, or a task works on one."""
+def refuse_in_use(session: Session, ids: Sequence[str], principal: Principal) -> None:
+    """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, a task works on one, or a
+    deployment serves one. `principal` owns them.
+    """
     started_from = Job.spec["base_model"].as_string()
     starts = or_(Job.resume_from_id.in_(ids), started_from.in_(ids))
-    using = select(Job.name).where(starts, Job.state.not_in(TERMINAL))
-    job_name = session.scalar(using.limit(1))
-    if job_name is not None:
+    using = select(Job).where(starts, Job.state.not_in(TERMINAL))
+    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
+    tasks = select(BackgroundTask).where(
+        BackgroundTask.checkpoint_id.in_(ids), BackgroundTask.state.in_(background_tasks.OPEN)
+    )
+    task = session.scalar(tasks.order_by(BackgroundTask.owner_id != principal.user_id).limit(1))
+    if any(row is not None and row.owner_id != principal.user_id for row in (job, task)):
+        raise sharing.used_by_another("checkpoint_in_use")
+    if job is not None:
         message = _(
             "The job “{job}” starts from this checkpoint and has not finished. Cancel it or wait for its end.",
-            job=job_name,
+            job=job.name,
         )
         raise PanelError(409, "checkpoint_in_use", message)
-    is_open = BackgroundTask.state.in_(background_tasks.OPEN)
-    task_id = session.scalar(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids), is_open).limit(1))
-    if task_id is not None:
-        message = _("The task {id} exports or evaluates this checkpoint. Cancel it or wait for its end.", id=task_id)
+    if task is not None:
+        message = _("The task {id} exports or evaluates this checkpoint. Cancel it or wait for its end.", id=task.id)
         raise PanelError(409, "checkpoint_in_use", message)
     deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id.in_(ids)).limit(1))
     if deployment_name is not None:
@@ -191,6 +200,7 @@ def list_checkpoints(
     after: str | None = None,
     search: str = "",
     pinned: bool | None = None,
+    owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[Checkpoint], str | None]:
     """The checkpoints the user may see, of one job or of all, and the cursor of the next page.
@@ -204,7 +214,10 @@ def list_checkpoints(
         query = query.where(_JOB_NAME.icontains(search, autoescape=True))
     if pinned is not None:
         query = query.where(Checkpoint.pinned == pinned)
-    return paging.listed(session, query, _ORDERS.get(order), Checkpoint.id, limit, after)
+    query = query.where(of_owner(Checkpoint.owner_id, principal, owner))
+    rows, cursor = paging.listed(session, query, _ORDERS.get(order), Checkpoint.id, limit, after)
+    name_owners(session, principal, rows)
+    return rows, cursor
 
 
 def jobs_with_checkpoints(session: Session, *, principal: Principal) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from .notices import Notices
 from .people import People
 from .record_generations import RecordGenerations
 from .shapes import GenerationInfo, UserInfo
+from .sharing import Sharing
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
 from .transport import Transport
@@ -57,6 +58,7 @@ class Client:
         self.people = People(self._transport)
         self.trash = Trash(self._transport)
         self.lineage = Lineage(self._transport)
+        self.sharing = Sharing(self._transport)
         self._generator = generation.Generator(self._transport)
 
     def __enter__(self) -> Self:

@@ -54,12 +54,14 @@ class BaseModels:
         search: str | None = None,
         source: str | None = None,
         state: str | None = None,
+        owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[BaseModelInfo]:
         """Your base models, newest first, read in pages of `limit`: all, or those with a text in their name, of a
-        source (upload or hub) or in a state. `order` is newest, name or size.
+        source (upload or hub) or in a state, or of an `owner`
+        (own, or shared by others). `order` is newest, name or size.
         """
-        query = {"q": search, "source": source, "state": state, "order": order}
+        query = {"q": search, "source": source, "state": state, "owner": owner, "order": order}
         return self._transport.pages(BaseModelInfo, "/models", limit=limit, **query)
 
     def get(self, model_id: str) -> BaseModelInfo:

@@ -26,12 +26,14 @@ class Checkpoints:
         *,
         search: str | None = None,
         pinned: bool | None = None,
+        owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[CheckpointInfo]:
         """Your checkpoints, newest first, of one job or of all, read in pages of `limit`: all, those of jobs with a
-        text in their name, or those that are pinned or not. `order` is newest, name, size or eval_loss.
+        text in their name, that are pinned or not, or of an `owner` (own or shared). `order` is newest, name, size or
+        eval_loss.
         """
-        query = {"job": job_id, "q": search, "pinned": pinned, "order": order}
+        query = {"job": job_id, "q": search, "pinned": pinned, "owner": owner, "order": order}
         return self._transport.pages(CheckpointInfo, "/checkpoints", limit=limit, **query)
 
     def get(self, checkpoint_id: str) -> CheckpointDetails:

@@ -92,6 +92,7 @@ class JobInfo(Shape):
 
     id: str
     name: str
+    shared_by: str | None
     tags: list[str]
     notes: str
     is_notified: bool

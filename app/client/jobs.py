@@ -95,13 +95,15 @@ class Jobs:
         *,
         search: str = "",
         tag: str | None = None,
+        owner: str | None = None,
         order: str = "newest",
     ) -> Iterator[JobInfo]:
         """Your jobs, newest first, read in pages of `limit`: all, or those in some states, with a tag, with a text.
 
-        `search` looks into name, tags, notes and recipe; `order` is newest, oldest, name or eval_loss.
+        `search` looks into name, tags, notes and recipe; `owner` is own, or shared by others; `order` is newest,
+        oldest, name or eval_loss.
         """
-        query = {"q": search or None, "tag": tag, "order": None if order == "newest" else order}
+        query = {"q": search or None, "tag": tag, "owner": owner, "order": None if order == "newest" else order}
         return self._transport.pages(JobInfo, "/jobs", state=[*states], limit=limit, **query)
 
     def compare(self, job_ids: Sequence[str]) -> ComparisonInfo:

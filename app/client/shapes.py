@@ -90,6 +90,7 @@ class CorpusInfo(Shape):
 
     id: str
     name: str
+    shared_by: str | None
     version: int
     lineage_id: str
     num_uploads: int
@@ -227,6 +228,7 @@ class BaseModelInfo(Shape):
 
     id: str
     name: str
+    shared_by: str | None
     source: str
     reference: str | None
     state: str
@@ -249,6 +251,7 @@ class CheckpointInfo(Shape):
 
     id: str
     job_id: str
+    shared_by: str | None
     step: int
     num_bytes: int
     metrics: JsonObject

@@ -28,6 +28,7 @@ class TokenizerInfo(Shape):
 
     id: str
     name: str
+    shared_by: str | None
     source: str
     state: str
     algorithm: str

@@ -76,12 +76,13 @@ class Tokenizers:
         search: str | None = None,
         source: str | None = None,
         state: str | None = None,
+        owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[TokenizerInfo]:
         """Your tokenizers, newest first, read in pages of `limit`: all, or those with a text in their name, of a source
-        (job, training or import) or in a state. `order` is newest, name or size.
+        (job, training or import) or in a state, or of an `owner` (own or shared). `order` is newest, name or size.
         """
-        query = {"q": search, "source": source, "state": state, "order": order}
+        query = {"q": search, "source": source, "state": state, "owner": owner, "order": order}
         return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit, **query)
 
     def get(self, tokenizer_id: str) -> TokenizerInfo:

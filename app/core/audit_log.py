@@ -44,6 +44,7 @@ Action = Literal[
     "checkpoint_deleted",
     "job_deleted",
     "job_cancelled",
+    "sharing_changed",
     "trash_restored",
     "trash_emptied",
     "deployment_created",

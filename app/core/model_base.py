@@ -88,7 +88,20 @@ class Base(DeclarativeBase):
     type_annotation_map = _COLUMN_TYPES
 
 
-class Trashable:
-    """Rows that users delete into the trash (app/core/trash.py): from `deleted_at` on nobody sees or uses them."""
+class Artifact:
+    """What users make, delete into the trash (app/core/trash.py) and share with others (app/core/sharing.py).
+
+    From `deleted_at` on nobody sees or uses a row.
+    """
 
     deleted_at: Mapped[datetime | None] = mapped_column(index=True)
+
+    @property
+    def shared_by(self) -> str | None:
+        """The name of the owner, of a row that was read for another user (`name_owners` in app/core/principal.py)."""
+        name: str | None = self.__dict__.get("_shared_by")
+        return name
+
+    @shared_by.setter
+    def shared_by(self, name: str | None) -> None:
+        self.__dict__["_shared_by"] = name

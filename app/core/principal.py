@@ -2,19 +2,22 @@
 
 import hashlib
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import ColumnElement, and_, exists, or_, select
+from sqlalchemy import ARRAY, ColumnElement, Text, and_, any_, exists, func, or_, select, true
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
+from app.core.account_models import User
 from app.core.conversation_models import Conversation
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.model_base import Trashable
+from app.core.model_base import Artifact
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.roles import Role, is_at_least
+from app.core.share_models import Share
 
 SESSION_LIFETIME = timedelta(days=30)
 
@@ -31,6 +34,9 @@ SCOPES: tuple[Scope, ...] = ("read", "submit", "admin")
 def scopes_of(role: str) -> frozenset[str]:
     """The scopes of a user with this role: submit is for members."""
     return frozenset(scope for scope in SCOPES if scope != "submit" or is_at_least(role, "member"))
+
+
+OwnerFilter = Literal["own", "shared"]
 
 
 Owned = TypeVar(
@@ -71,15 +77,45 @@ def digest(secret: str) -> str:
 
 
 def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> ColumnElement[bool]:
-    """A condition for the rows a user may see: their own, and those that ship with Athanor (no owner).
+    """A condition for the rows a user may see: their own, what is shared with them, and what ships with Athanor (no
+    owner).
 
     What is in the trash is not among them, nor are the tasks that worked on it.
     """
     is_own = or_(owner_id == principal.user_id, owner_id.is_(None))
     table: Any = owner_id.class_
-    if issubclass(table, Trashable):
-        return and_(is_own, table.deleted_at.is_(None))
+    if issubclass(table, Artifact):
+        return and_(or_(is_own, _is_shared_with(table, principal)), table.deleted_at.is_(None))
     return and_(is_own, ~_works_on_trash()) if table is BackgroundTask else is_own
+
+
+def _is_shared_with(table: Any, principal: Principal) -> ColumnElement[bool]:
+    """Whether a row is shared with a user. The IDs are an array, so that PostgreSQL looks them up by an index."""
+    with_user = select(Share.subject_id).where(or_(Share.user_id == principal.user_id, Share.user_id.is_(None)))
+    ids = func.array(with_user.scalar_subquery(), type_=ARRAY(Text))
+    keys = {Corpus: (Corpus.lineage_id,), Checkpoint: (Checkpoint.id, Checkpoint.job_id)}
+    return or_(*(key == any_(ids) for key in keys.get(table, (table.id,))))
+
+
+def of_owner(owner_id: InstrumentedAttribute[Any], principal: Principal, owner: str | None) -> ColumnElement[bool]:
+    """A condition for the rows of the user (own), those of others (shared), or those that ship with Athanor (shipped);
+    for all without one.
+    """
+    if owner == "own":
+        return owner_id == principal.user_id
+    if owner == "shared":
+        return owner_id != principal.user_id
+    return owner_id.is_(None) if owner == "shipped" else true()
+
+
+def name_owners(session: Session, principal: Principal, rows: Sequence[Any]) -> None:
+    """Note in rows of others who shares them: in `shared_by`."""
+    others = [row for row in rows if row.owner_id not in (None, principal.user_id)]
+    ids = {row.owner_id for row in others}
+    users = session.execute(select(User.id, User.name).where(User.id.in_(ids))).all() if ids else []
+    names = {user.id: user.name for user in users}
+    for row in others:
+        row.shared_by = names.get(row.owner_id)
 
 
 def _works_on_trash() -> ColumnElement[bool]:
@@ -112,15 +148,26 @@ def visible(
     row = session.scalar(query)
     if row is None:
         raise in_trash() if is_in_trash(session, table, row_id, principal=principal) else not_found()
+    if isinstance(row, Artifact):
+        name_owners(session, principal, [row])
+    return row
+
+
+def own(session: Session, table: type[Owned], row_id: str, *, principal: Principal) -> Owned:
+    """A row of this id that the user may change, locked. Raises 404, or 403 for one that is only shared with them."""
+    row = visible(session, table, row_id, principal=principal, for_update=True)
+    if row.owner_id not in (principal.user_id, None):
+        raise PanelError(403, "not_owner", _("Only its owner can change this. You can use what is shared with you."))
     return row
 
 
 def is_in_trash(session: Session, table: type[Any], row_id: str, *, principal: Principal) -> bool:
     """Whether a user has a row of this id in the trash."""
-    if not issubclass(table, Trashable):
+    if not issubclass(table, Artifact):
         return False
-    own = (table.id == row_id, table.owner_id == principal.user_id)  # type: ignore[attr-defined]
-    return session.scalar(select(exists().where(*own, table.deleted_at.is_not(None)))) or False
+    artifacts: Any = table
+    own = (artifacts.id == row_id, artifacts.owner_id == principal.user_id, artifacts.deleted_at.is_not(None))
+    return session.scalar(select(exists().where(*own))) or False
 
 
 def in_trash() -> PanelError:

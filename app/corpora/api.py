@@ -114,7 +114,9 @@ def list_corpora(
     q: Search = "",
     kind: Annotated[str, Query(description="Only ready corpora of this kind.", max_length=40)] = "",
     state: Annotated[service.CorpusState | None, Query(description="Only corpora in this state.")] = None,
-    owner: Annotated[service.CorpusOwner | None, Query(description="Only your own, or only shipped ones.")] = None,
+    owner: Annotated[
+        service.CorpusOwner | None, Query(description="Only your own, what others share, or what is shipped.")
+    ] = None,
     order: Annotated[service.CorpusOrder, Query(description="size: the largest first.")] = "newest",
     limit: Limit = 50,
     after: After = None,
@@ -129,7 +131,7 @@ def list_corpora(
             search=q,
             kind=record_kinds.checked_kind(kind) or "",
             state=state or "",
-            owner=owner or "",
+            owner=owner,
             order=order,
         )
         tasks = service.parse_tasks(session, rows)

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import db, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, translate
 from app.core.models import Corpus
@@ -85,7 +85,7 @@ def _index(
             search=view["q"],
             kind=view["kind"],
             state=view["state"],
-            owner=view["owner"],
+            owner=view["owner"] or None,
             order=view["order"],
         )
         tasks = service.parse_tasks(session, rows)
@@ -248,6 +248,7 @@ def corpus_page(
         mappings = service.named_mappings(session, principal=principal)
         counted = _statistics(session, principal, corpus, tokenizer)
         cleaning = cleaning_form.context(session, principal, corpus, recipe)
+        shared = sharing.context(session, principal, corpus)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
         request,
@@ -280,7 +281,8 @@ def corpus_page(
         start=start,
         step=DOCUMENTS_SHOWN,
         error=error.message if error else "",
-        is_own=corpus.owner_id is not None,
+        is_own=corpus.owner_id == principal.user_id,
+        **shared,
         files=files[:FILES_SHOWN],
         bad_files=[(file.filename, file.filename) for file in files if file.num_problems],
         versions=all_versions,

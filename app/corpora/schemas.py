@@ -121,6 +121,7 @@ class CorpusAnswer(BaseModel):
 
     id: str
     name: str
+    shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     version: int = Field(description="Number of the version, from 1. The files of a version never change.")
     lineage_id: str = Field(description="What all versions of a corpus have in common: the ID of the first.")
     num_uploads: int = Field(description="Number of files that were uploaded.")
@@ -348,6 +349,7 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
     return CorpusAnswer(
         **{name: getattr(corpus, name) for name in _SAME},
         kind=record_kinds.kind_of(corpus),
+        shared_by=corpus.shared_by,
         num_turns=progress.num_turns,
         num_labels=progress.num_labels,
         columns=[ColumnAnswer(**c.model_dump(), use=use) for c, use in record_kinds.column_uses(corpus)],

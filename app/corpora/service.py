@@ -8,13 +8,22 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.core import audit_log, background_tasks, deleted_directories, paging, quotas, storage
+from app.core import audit_log, background_tasks, deleted_directories, paging, quotas, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
 from app.core.names import checked_name
-from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
+from app.core.principal import (
+    Principal,
+    in_trash,
+    is_in_trash,
+    name_owners,
+    of_owner,
+    own,
+    visible,
+    visible_to,
+)
 from app.core.settings import settings
 from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.formats import corpus_formats
@@ -26,7 +35,7 @@ MAX_EXPIRED = 100  # corpora that one sweep deletes
 CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled"}  # the problem, by the kind of the task
 CorpusOrder = Literal["newest", "name", "size"]
 CorpusState = Literal["parsing", "ready", "failed"]
-CorpusOwner = Literal["own", "shipped"]
+CorpusOwner = Literal["own", "shared", "shipped"]
 _ORDERS: dict[str, ColumnElement[Any]] = {"name": func.lower(Corpus.name), "size": -Corpus.num_bytes}
 
 
@@ -105,13 +114,13 @@ def list_corpora(
     search: str = "",
     kind: str = "",
     state: str = "",
-    owner: str = "",
+    owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[Corpus], str | None]:
     """The corpora the user may see, and the cursor of the next page: of each the newest version, and the newest that
     is ready.
 
-    `search` is a part of the name; `kind`, `state` and `owner` (own or shipped) leave out the others.
+    `search` is a part of the name; `kind`, `state` and `owner` (own, shared or shipped) leave out the others.
     """
     newer = aliased(Corpus)
     is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version, newer.deleted_at.is_(None))
@@ -124,9 +133,10 @@ def list_corpora(
         query = query.where(Corpus.kind == kind, Corpus.state == "ready")  # before it is ready, the kind is not known
     if state:
         query = query.where(Corpus.state == state)
-    if owner:
-        query = query.where(Corpus.owner_id.is_(None) if owner == "shipped" else Corpus.owner_id.is_not(None))
-    return paging.listed(session, query, _ORDERS.get(order), Corpus.id, limit, after)
+    query = query.where(of_owner(Corpus.owner_id, principal, owner))
+    rows, cursor = paging.listed(session, query, _ORDERS.get(order), Corpus.id, limit, after)
+    name_owners(session, principal, rows)
+    return rows, cursor
 
 
 def require_ready_corpora(
@@ -250,6 +260,7 @@ def purge(session: Session, corpus: Corpus) -> None:
     """Delete the row of a corpus, which is locked, for good; the sweep removes its files."""
     background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
     deleted_directories.note(session, storage.corpus(corpus.id))
+    sharing.forget(session, corpus)
     session.delete(corpus)
 
 
@@ -288,23 +299,26 @@ def install_samples(session: Session) -> None:
 
 def own_corpus(session: Session, principal: Principal, corpus_id: str) -> Corpus:
     """A corpus of the user, locked. Raises PanelError: 404, or 403 for one that ships with Athanor."""
-    corpus = visible(session, Corpus, corpus_id, principal=principal, for_update=True)
+    corpus = own(session, Corpus, corpus_id, principal=principal)
     if corpus.owner_id is None:
         raise PanelError(403, "corpus_shipped", _("This corpus ships with Athanor and cannot be changed."))
     return corpus
 
 
-def _job_using(session: Session, corpus: Corpus) -> str | None:
-    """The name of an unfinished job that uses a corpus."""
+def _job_using(session: Session, corpus: Corpus) -> Job | None:
+    """An unfinished job that uses a corpus, of its owner if there is one."""
     uses_corpus = or_(*(Job.spec[field].contains([corpus.id]) for field in ("corpora", "validation_corpora")))
-    return session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_corpus).limit(1))
+    using = select(Job).where(Job.state.not_in(TERMINAL), uses_corpus)
+    return session.scalar(using.order_by(Job.owner_id != corpus.owner_id).limit(1))
 
 
 def _refuse_in_use(session: Session, corpus: Corpus) -> None:
-    job_name = _job_using(session, corpus)
-    if job_name is not None:
+    job = _job_using(session, corpus)
+    if job is not None and job.owner_id != corpus.owner_id:
+        raise sharing.used_by_another("corpus_in_use")
+    if job is not None:
         message = _(
-            "The job “{job}” uses this corpus and has not finished. Cancel it or wait for its end.", job=job_name
+            "The job “{job}” uses this corpus and has not finished. Cancel it or wait for its end.", job=job.name
         )
         raise PanelError(409, "corpus_in_use", message)
 

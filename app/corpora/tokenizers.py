@@ -9,7 +9,7 @@ from app.core import paging
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Tokenizer
-from app.core.principal import Principal, in_trash, is_in_trash, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, name_owners, of_owner, visible_to
 
 TokenizerOrder = Literal["newest", "name", "size"]
 TokenizerSource = Literal["job", "training", "import"]
@@ -29,6 +29,7 @@ def list_tokenizers(
     search: str = "",
     source: str = "",
     state: str | None = None,
+    owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[Tokenizer], str | None]:
     """The tokenizers the user may see, and the cursor of the next page. `search` is a part of the name."""
@@ -39,7 +40,10 @@ def list_tokenizers(
         visible = visible.where(Tokenizer.source == source)
     if state:
         visible = visible.where(Tokenizer.state == state)
-    return paging.listed(session, visible, _ORDERS.get(order), Tokenizer.id, limit, after)
+    visible = visible.where(of_owner(Tokenizer.owner_id, principal, owner))
+    rows, cursor = paging.listed(session, visible, _ORDERS.get(order), Tokenizer.id, limit, after)
+    name_owners(session, principal, rows)
+    return rows, cursor
 
 
 def usable_tokenizer(

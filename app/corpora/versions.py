@@ -22,7 +22,7 @@ from app.core.json_shapes import ParseReport
 from app.core.model_base import new_id
 from app.core.models import Corpus, CorpusFile
 from app.core.openai_models import Upload
-from app.core.principal import Principal, visible_to
+from app.core.principal import Principal, name_owners, visible_to
 from app.corpora import open_uploads, resumable_uploads, service, uploads
 from trainer.formats import corpus_formats
 from trainer.run_dir import sync_directory
@@ -187,7 +187,9 @@ def link(corpus_id: str, sources: Sequence[Path]) -> None:
 def list_versions(session: Session, *, principal: Principal, corpus: Corpus) -> list[Corpus]:
     """All versions of a corpus that are left, the newest first."""
     query = select(Corpus).where(Corpus.lineage_id == corpus.lineage_id, visible_to(Corpus.owner_id, principal))
-    return list(session.scalars(query.order_by(Corpus.version.desc())))
+    rows = list(session.scalars(query.order_by(Corpus.version.desc())))
+    name_owners(session, principal, rows)
+    return rows
 
 
 def compared(session: Session, *, principal: Principal, corpus: Corpus, since: str = "") -> Corpus:

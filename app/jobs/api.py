@@ -12,7 +12,7 @@ from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
-from app.core.principal import Principal
+from app.core.principal import OwnerFilter, Principal
 from app.jobs import deletion, schemas, service, stream
 from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
@@ -180,6 +180,9 @@ def list_jobs(
     ] = None,
     q: Annotated[str, Query(description="A part of the name, tags, notes or recipe.", max_length=200)] = "",
     tag: Annotated[str | None, Query(description="Only jobs with this tag.", max_length=100)] = None,
+    owner: Annotated[
+        OwnerFilter | None, Query(description="Only your own, or only what others share with you.")
+    ] = None,
     order: Annotated[service.JobOrder, Query(description="eval_loss: the lowest validation loss first.")] = "newest",
     limit: Limit = 50,
     after: After = None,
@@ -198,6 +201,7 @@ def list_jobs(
             states=state,
             search=q.replace("\0", ""),
             tag=tag and tag.replace("\0", ""),
+            owner=owner,
             order=order,
         )
         return Listing(data=schemas.job_answers(session, jobs), next=following)
@@ -251,7 +255,9 @@ def get_batch(
 ) -> BatchView:
     """The samples that the trainer reads at a step, token by token, and the documents that each of them is from."""
     with db.transaction() as session:
-        spec = effective_spec(service.get(session, principal=principal, job_id=job_id))
+        job = service.get(session, principal=principal, job_id=job_id)
+        batch.require_text(session, principal, job)
+        spec = effective_spec(job)
     return batch.view_batch(job_id, spec, step, first, count)
 
 

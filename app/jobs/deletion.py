@@ -4,12 +4,12 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, deleted_directories, storage
+from app.core import audit_log, deleted_directories, sharing, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
 from app.core.openai_models import Submission
-from app.core.principal import Principal, visible
+from app.core.principal import Principal, own
 
 
 def delete(session: Session, *, principal: Principal, job_id: str) -> None:
@@ -18,11 +18,11 @@ def delete(session: Session, *, principal: Principal, job_id: str) -> None:
     Raises PanelError: 404, or 409 for a job that has not ended, and while another job or a task uses one of its
     checkpoints. Its Idempotency-Key is free for a new job.
     """
-    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    job = own(session, Job, job_id, principal=principal)
     if job.state not in TERMINAL:
         raise PanelError(409, "job_open", _("This job has not ended. Cancel it first, then delete it."))
     ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job_id).with_for_update()).all()
-    checkpoints.refuse_in_use(session, ids)
+    checkpoints.refuse_in_use(session, ids, principal)
     audit_log.record(session, "job_deleted", principal, subject=job.name, subject_id=job_id)
     job.idempotency_key, job.deleted_at = None, func.now()
     session.flush()
@@ -47,4 +47,5 @@ def purge(session: Session, job: Job) -> None:
     tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
     outputs = [storage.background_task(task_id) for task_id in tasks]
     deleted_directories.note(session, storage.run(job.id), *outputs)
+    sharing.forget(session, job)
     session.delete(job)

@@ -12,7 +12,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import db, sharing
 from app.core.errors import PanelError
 from app.core.formatting import number
 from app.core.i18n import _, locale, translate
@@ -332,13 +332,18 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         samples = stream.samples(session, job_id=job_id)
         cursor = stream.page_cursor(session, job, parts.values())
         names = _corpus_names(session, principal, job.spec.corpora)
-        origin = _origin(session, principal, job.resume_from_id) if job.resume_from_id else None
+        origin = None
+        if job.resume_from_id:
+            with suppress(PanelError):  # it is in the trash, or no longer shared
+                origin = _origin(session, principal, job.resume_from_id)
+        shared = sharing.context(session, principal, job)
         base = bases.link(session, principal, job.spec.base_model)
         planned_memory = accuracy.planned_memory(job.facts)
     return page(
         request,
         "jobs/show.html",
         principal=principal,
+        **shared,
         job=context["job"],
         parts=parts,
         cursor=cursor.text(),
@@ -365,6 +370,7 @@ def show_batch(
     """The samples of a training step, token by token, with the documents that they are from."""
     with db.transaction() as session:
         job = service.get(session, principal=principal, job_id=job_id)
+        batch.require_text(session, principal, job)
         spec = effective_spec(job)
     view, problem = None, None
     try:

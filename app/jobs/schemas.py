@@ -138,6 +138,7 @@ class JobAnswer(BaseModel):
 
     id: str
     name: str
+    shared_by: str | None = Field(description="Name of the user who shares it; null for your own, and in live updates.")
     tags: list[str] = Field(description="Words of its owner to find it by.")
     notes: str = Field(description="What its owner wrote about it.")
     is_notified: bool = Field(description="Whether its owner is notified when it ends or makes no progress.")
@@ -248,6 +249,7 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
     is_open = job.finished_at is None
     return JobAnswer(
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
+        shared_by=job.shared_by,
         progress=ProgressAnswer.model_validate(job.progress),
         eta_seconds=progress.eta_seconds(job.progress, effective_spec(job), job.step) if is_open else None,
         elapsed_seconds=_elapsed(job),

@@ -24,7 +24,7 @@ from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
 from app.core.openai_models import Submission
-from app.core.principal import Principal, visible, visible_to
+from app.core.principal import Principal, name_owners, of_owner, own, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.corpora import tokenizers as stored_tokenizers
@@ -321,6 +321,7 @@ def list_jobs(
     states: Sequence[str] | None = None,
     search: str = "",
     tag: str | None = None,
+    owner: str | None = None,
     order: JobOrder = "newest",
 ) -> tuple[list[Job], str | None]:
     """The jobs the user may see in these states (None: in all), and the cursor of the next page.
@@ -337,7 +338,10 @@ def list_jobs(
         in_tags = exists().where(labels.c.value.icontains(search, autoescape=True))
         places = (Job.name, Job.notes, Job.recipe)
         query = query.where(or_(in_tags, *(place.icontains(search, autoescape=True) for place in places)))
-    return paging.listed(session, query, _ORDERS.get(order), Job.id, limit, after)
+    query = query.where(of_owner(Job.owner_id, principal, owner))
+    jobs, cursor = paging.listed(session, query, _ORDERS.get(order), Job.id, limit, after)
+    name_owners(session, principal, jobs)
+    return jobs, cursor
 
 
 def list_tags(session: Session, *, principal: Principal) -> list[str]:
@@ -363,7 +367,7 @@ class JobChanges(BaseModel):
 
 def change(session: Session, *, principal: Principal, job_id: str, changes: JobChanges) -> Job:
     """Rename, tag, describe or mute a job. Raises PanelError: 404, or 422 at the field that is wrong."""
-    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    job = own(session, Job, job_id, principal=principal)
     if changes.name is not None:
         job.name = checked_name(changes.name, max_length=MAX_NAME_LENGTH)
     if changes.tags is not None:
@@ -405,7 +409,7 @@ def cancel(session: Session, *, principal: Principal, job_id: str) -> Job:
 
     Raises PanelError: 404, or 409 for a job that succeeded or failed.
     """
-    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    job = own(session, Job, job_id, principal=principal)
     request_cancellation(session, job)
     return job
 
@@ -452,7 +456,7 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
 
 def _open_job(session: Session, principal: Principal, job_id: str) -> Job:
     """A job that may be paused or resumed, locked for update."""
-    job = visible(session, Job, job_id, principal=principal, for_update=True)
+    job = own(session, Job, job_id, principal=principal)
     if job.finished_at is not None:
         message = _("This job has ended. Continue from one of its checkpoints instead.")
         raise PanelError(409, "job_ended", message)

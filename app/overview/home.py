@@ -26,11 +26,13 @@ NUM_ACTIVE = 8
 def overview(request: Request, principal: Reader) -> Response:
     """The home page: active jobs, finished jobs and newest checkpoints, or the three steps to a first model."""
     with db.transaction() as session:
-        running, _more = service.list_jobs(session, principal=principal, limit=NUM_ACTIVE, states=HELD)
+        running, _more = service.list_jobs(session, principal=principal, limit=NUM_ACTIVE, states=HELD, owner="own")
         waiting_states = tuple(state for state in STATES if state not in (*TERMINAL, *HELD))
-        waiting, _more = service.list_jobs(session, principal=principal, limit=NUM_ACTIVE, states=waiting_states)
+        waiting, _more = service.list_jobs(
+            session, principal=principal, limit=NUM_ACTIVE, states=waiting_states, owner="own"
+        )
         active = [*running, *waiting][:NUM_ACTIVE]
-        ended, _more = service.list_jobs(session, principal=principal, limit=6, states=TERMINAL)
+        ended, _more = service.list_jobs(session, principal=principal, limit=6, states=TERMINAL, owner="own")
         saved = checkpoints.best_of_newest_jobs(session, principal=principal, limit=5)
         texts, _more = corpora.list_corpora(session, principal=principal, limit=50)
         names = {job.id: job.name for job in (*active, *ended)}

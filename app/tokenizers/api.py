@@ -6,6 +6,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from app.core import db, queue
 from app.core.paging import Listing
+from app.core.principal import OwnerFilter
 from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, schemas, service
 from app.tokenizers.schemas import CompareRequest, TokenizationsAnswer, TokenizerAnswer, TrainRequest
@@ -107,6 +108,9 @@ def list_tokenizers(
     state: Annotated[
         stored_tokenizers.TokenizerState | None, Query(description="Only tokenizers in this state.")
     ] = None,
+    owner: Annotated[
+        OwnerFilter | None, Query(description="Only your own, or only what others share with you.")
+    ] = None,
     order: Annotated[
         stored_tokenizers.TokenizerOrder, Query(description="size: the largest vocabulary first.")
     ] = "newest",
@@ -123,6 +127,7 @@ def list_tokenizers(
             search=q,
             source=source or "",
             state=state,
+            owner=owner,
             order=order,
         )
         tasks = service.tasks_of(session, rows)

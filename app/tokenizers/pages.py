@@ -9,7 +9,7 @@ from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app.core import db, queue
+from app.core import db, queue, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, gettext_noop, translate
 from app.core.principal import Principal
@@ -24,7 +24,7 @@ from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome
 from app.web.errors import form_error
 from app.web.forms import FormBody
-from app.web.list_view import ListView
+from app.web.list_view import OWNERS, ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part, ShortText
@@ -57,7 +57,7 @@ def _view(sent: Mapping[str, str]) -> ListView:
     """Which tokenizers the list shows."""
     states = ("", *get_args(stored_tokenizers.TokenizerState))
     orders = get_args(stored_tokenizers.TokenizerOrder)
-    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states)
+    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states, owner=OWNERS)
 
 
 def _index(
@@ -80,6 +80,7 @@ def _index(
             search=view["q"],
             source=view["source"],
             state=view["state"],
+            owner=view["owner"] or None,
             order=view["order"],
         )
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
@@ -219,12 +220,14 @@ def _tokenizer_page(
         names = corpora_service.corpus_names(session, principal=principal, ids=tokenizer.corpora)
         jobs = service.jobs_of_tokenizers(session, principal=principal).get(tokenizer_id, [])
         tasks = service.tasks_of(session, [tokenizer])
+        shared = sharing.context(session, principal, tokenizer)
     is_ready = tokenizer.state == "ready"
     return page(
         request,
         f"tokenizers/{template}.html",
         error.status if error else 200,
         principal=principal,
+        **shared,
         tokenizer=tokenizer,
         names=names,
         jobs=jobs,

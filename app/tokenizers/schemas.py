@@ -105,6 +105,7 @@ class TokenizerAnswer(BaseModel):
 
     id: str
     name: str
+    shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     source: Literal["job", "training", "import"]
     state: Literal["preparing", "ready", "failed"]
     algorithm: Literal["byte_level_bpe", "bpe", "unigram", "wordpiece", "wordlevel", "other"]
@@ -135,6 +136,7 @@ def tokenizer_answer(tokenizer: Tokenizer, task: BackgroundTask | None = None) -
     of_facts = ("algorithm", "special_tokens", "end_of_text", "num_training_bytes", "num_held_out_bytes")
     return TokenizerAnswer(
         **{name: getattr(tokenizer, name) for name in names},
+        shared_by=tokenizer.shared_by,
         **{name: getattr(facts, name) for name in of_facts},
         curve=[CurvePoint(vocab_size=size, bytes_per_token=value) for size, value in facts.curve],
         problems=[problem_answer(problem) for problem in tokenizer.problems],

@@ -8,14 +8,14 @@ from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import audit_log, background_tasks, deleted_directories, storage
+from app.core import audit_log, background_tasks, deleted_directories, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TokenizerFacts
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Job, Tokenizer
 from app.core.names import check_text, checked_name
-from app.core.principal import Principal, visible
+from app.core.principal import Principal, own, visible
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.tokenizers.schemas import TrainRequest
@@ -158,7 +158,7 @@ def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) 
 
 def rename(session: Session, *, principal: Principal, tokenizer_id: str, name: str) -> Tokenizer:
     """Rename a tokenizer. Raises PanelError: 404, or 422 at `name`."""
-    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
+    tokenizer = own(session, Tokenizer, tokenizer_id, principal=principal)
     tokenizer.name = checked_name(name, max_length=MAX_NAME_LENGTH)
     return tokenizer
 
@@ -168,12 +168,15 @@ def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 
     Raises PanelError: 404, or 409 while a job uses it.
     """
-    tokenizer = visible(session, Tokenizer, tokenizer_id, principal=principal, for_update=True)
+    tokenizer = own(session, Tokenizer, tokenizer_id, principal=principal)
     uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
-    job_name = session.scalar(select(Job.name).where(Job.state.not_in(TERMINAL), uses_tokenizer).limit(1))
-    if job_name is not None:
+    using = select(Job).where(Job.state.not_in(TERMINAL), uses_tokenizer)
+    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
+    if job is not None and job.owner_id != principal.user_id:
+        raise sharing.used_by_another("tokenizer_in_use")
+    if job is not None:
         message = _(
-            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job_name
+            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job.name
         )
         raise PanelError(409, "tokenizer_in_use", message)
     audit_log.record(session, "tokenizer_deleted", principal, subject=tokenizer.name, subject_id=tokenizer_id)
@@ -185,4 +188,5 @@ def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
 def purge(session: Session, tokenizer: Tokenizer) -> None:
     """Delete a tokenizer, whose row is locked, for good; the sweep removes its files."""
     deleted_directories.note(session, storage.tokenizer(tokenizer.id))
+    sharing.forget(session, tokenizer)
     session.delete(tokenizer)

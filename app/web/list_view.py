@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 from urllib.parse import urlencode
 
+from app.core.principal import OwnerFilter
+
 MAX_LENGTH = 200  # of a text
+OWNERS = ("", *get_args(OwnerFilter))  # the choices of whose rows a list shows
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
 def render(request: Request, template: str, status: int, **context: Any) -> HTMLResponse:
     """Render a template whose `principal` is in the context. Needs no database, so that errors can be rendered."""
     context.setdefault("num_unread", 0)
+    context.setdefault("shared_by", None)  # the name of the owner, on the page of what another user shares
     moved = getattr(context.get("outcome"), "trashed", None)
     context.setdefault("trashed", moved or _trashed(request))
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")

@@ -18,6 +18,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "in_trash": ((404, 422), "The user has moved this to the trash; it can be restored there."),
     "internal": ((500,), "An internal error; the server's log has details under the ID of the request."),
     "method_not_allowed": ((405,), "The address does not support the method; Allow lists those it supports."),
+    "not_owner": ((403,), "Another user shares this: it can be used, but only its owner can change it."),
     "not_found": ((404,), "There is no such row, or it belongs to another user."),
     "not_logged_in": ((401,), "The request has neither a token nor the cookie of a session."),
     "not_storable": ((400,), "The request contains a character or number that cannot be stored."),
@@ -63,6 +64,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "scopes_invalid": ((422,), "No scope, or one that does not exist."),
     "setup_code_wrong": ((403,), "The code of the setup link is wrong."),
     "setup_done": ((409,), "The owner's account exists already."),
+    "users_many": ((422,), "Too many users were named."),
     "user_busy": ((409,), "Jobs or tasks of the user have not finished."),
     "user_disabled": ((409,), "The user is disabled."),
     # uploads and corpora

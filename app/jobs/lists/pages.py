@@ -20,7 +20,7 @@ from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome, chosen, text_fields
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
-from app.web.list_view import ListView
+from app.web.list_view import OWNERS, ListView
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id, ShortText
@@ -37,7 +37,7 @@ FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL),
 
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which jobs the list shows: of all, active or ended ones those that match a search and have a tag."""
-    return ListView.of("/jobs", sent, get_args(service.JobOrder), show=tuple(FILTERS), tag=())
+    return ListView.of("/jobs", sent, get_args(service.JobOrder), show=tuple(FILTERS), tag=(), owner=OWNERS)
 
 
 @router.get("/jobs")
@@ -63,6 +63,7 @@ def _list(
             states=FILTERS[selection["show"]],
             search=selection["q"],
             tag=selection["tag"] or None,
+            owner=selection["owner"] or None,
             order=cast(service.JobOrder, selection["order"]),
         )
         rows = schemas.rows(session, jobs)

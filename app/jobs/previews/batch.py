@@ -1,14 +1,25 @@
 """The samples of a training step, token by token, read by a child process from the data that the trainer reads."""
 
+from sqlalchemy.orm import Session
+
 from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
+from app.core.models import Corpus, Job
+from app.core.principal import Principal, visible
 from app.web import preview_process as process
 from app.web.preview_process import PreviewRefused
 from trainer.batch_shapes import BATCH_VIEW, BatchView
 from trainer.spec import TrainSpec
 
 MAX_SAMPLES = 16  # in one answer
+
+
+def require_text(session: Session, principal: Principal, job: Job) -> None:
+    """Raise 404 for another user's job one of whose corpora the user may not see: its batches are their text."""
+    if job.owner_id != principal.user_id:
+        for corpus_id in job.spec.corpora:
+            visible(session, Corpus, corpus_id, principal=principal)
 
 
 def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) -> BatchView:

@@ -41,7 +41,7 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
         name=name,
         name_key=comparison_key(name),
         model_id=model_id,
-        path=model_path(session, principal, model_id, "generate"),
+        path=_path(session, principal, model_id),
         **_stored(session, settings),
     )
     session.add(row)
@@ -62,13 +62,25 @@ def change(session: Session, *, principal: Principal, deployment_id: str, change
     detail = model_id if action == "deployment_moved" else ", ".join(sorted(changes))
     audit_log.record(session, action, principal, subject=row.name, subject_id=row.id, detail=detail)
     if model_id is not None:
-        row.path = model_path(session, principal, model_id, "generate")
+        row.path = _path(session, principal, model_id)
         row.model_id = model_id
     for column, value in _stored(session, changes).items():
         setattr(row, column, value)
     row.updated_at = db.now()
     session.flush()
     return row
+
+
+def _path(session: Session, principal: Principal, model_id: str) -> str:
+    """The directory of a model of the user's own: others share theirs until they say otherwise."""
+    path = model_path(session, principal, model_id, "generate")
+    owners = [select(table.owner_id).where(table.id == model_id) for table in (Checkpoint, ImportedModel)]
+    if any(session.scalar(owner) not in (None, principal.user_id) for owner in owners):
+        message = _(
+            "Another user shares this model with you. Only its owner can deploy it; you can talk to it as it is."
+        )
+        raise bad_field("model", "not_owner", message, 403)
+    return path
 
 
 def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from app.client.lineage import LineageInfo, LineageItemInfo, LineageLinkInfo
 from app.client.model_endpoints import EndpointFields
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
+from app.client.sharing import SharingInfo
 from app.client.trash import TrashedInfo
 from app.main import create_app
 from tests import api_document
@@ -45,7 +46,16 @@ AREAS = {
         "tasks",
         "playground",
     ),
-    *("deployments", "conversations", "people", "hyperparameter-searches", "synthetic data", "notices", "trash"),
+    *(
+        "deployments",
+        "conversations",
+        "people",
+        "hyperparameter-searches",
+        "synthetic data",
+        "notices",
+        "trash",
+        "sharing",
+    ),
     "lineage",
 }
 # Operations of these areas that the client does without: the former addresses of tasks, and samples of steps, which
@@ -138,7 +148,7 @@ CALLS: Calls = {
     "rename_corpus": lambda client, _file: client.corpora.rename("c", "n"),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
     "list_tokenizers": lambda client, _file: next(
-        client.tokenizers.list(limit=3, search="g", source="job", state="ready", order="name")
+        client.tokenizers.list(limit=3, search="g", source="job", state="ready", owner="own", order="name")
     ),
     "get_tokenizer": lambda client, _file: client.tokenizers.get("t"),
     "train_tokenizer": lambda client, _file: client.tokenizers.train(
@@ -152,7 +162,7 @@ CALLS: Calls = {
     "upload_file": lambda client, file: client.models.upload_file("m", file),
     "import_model": lambda client, _file: client.models.start_import("m"),
     "list_models": lambda client, _file: next(
-        client.models.list(limit=3, search="g", source="hub", state="ready", order="name")
+        client.models.list(limit=3, search="g", source="hub", state="ready", owner="own", order="name")
     ),
     "get_model": lambda client, _file: client.models.get("m"),
     "rename_model": lambda client, _file: client.models.rename("m", "n"),
@@ -165,7 +175,9 @@ CALLS: Calls = {
     ),
     "list_everyones_jobs": lambda client, _file: next(client.jobs.everyones("s", is_open=True, limit=3)),
     "cancel_everyones_job": lambda client, _file: client.jobs.cancel_everyones("j"),
-    "list_jobs": lambda client, _file: next(client.jobs.list(["running"], limit=3, search="s", tag="t", order="name")),
+    "list_jobs": lambda client, _file: next(
+        client.jobs.list(["running"], limit=3, search="s", tag="t", owner="own", order="name")
+    ),
     "create_search": lambda client, _file: client.jobs.search(SEARCH),
     "list_searches": lambda client, _file: next(client.jobs.searches(limit=3)),
     "get_search": lambda client, _file: client.jobs.get_search("s"),
@@ -191,7 +203,7 @@ CALLS: Calls = {
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
     "list_checkpoints": lambda client, _file: next(
-        client.checkpoints.list("j", limit=3, search="g", pinned=True, order="name")
+        client.checkpoints.list("j", limit=3, search="g", pinned=True, owner="shared", order="name")
     ),
     "get_checkpoint": lambda client, _file: client.checkpoints.get("k"),
     "pin_checkpoint": lambda client, _file: client.checkpoints.pin("k"),
@@ -305,6 +317,8 @@ CALLS: Calls = {
     "add_notice_service": lambda client, _file: client.notices.add_service("n", "json://example.com"),
     "test_notice_service": lambda client, _file: client.notices.test_service("s"),
     "remove_notice_service": lambda client, _file: client.notices.remove_service("s"),
+    "get_sharing": lambda client, _file: client.sharing.get("x"),
+    "change_sharing": lambda client, _file: client.sharing.change("x", users=["Bob"], everyone=True),
     "list_trash": lambda client, _file: next(client.trash.list(limit=3)),
     "restore_from_trash": lambda client, _file: client.trash.restore("x"),
     "delete_from_trash": lambda client, _file: client.trash.delete("x"),
@@ -385,6 +399,7 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.GpuInfo: "Gpu",
     job_shapes.NodeInfo: "NodeAnswer",
     TrashedInfo: "TrashedAnswer",
+    SharingInfo: "SharingAnswer",
     people_shapes.PersonInfo: "UserAnswer",
     people_shapes.QuotasInfo: "Quotas",
     people_shapes.PersonUsage: "UserUsageAnswer",

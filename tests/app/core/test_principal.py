@@ -96,6 +96,7 @@ class Ids:
     record_id: str
     trashed_id: str
     item_id: str  # of lineage
+    shared_id: str
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +176,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             draft.id,
             trashed.id,
             checkpoint_id,
+            corpus_id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 

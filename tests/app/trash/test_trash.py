@@ -1,5 +1,6 @@
 """The trash: what is deleted can be restored for seven days, by a click, a request or a command."""
 
+import json
 import re
 from datetime import timedelta
 from typing import Any
@@ -9,11 +10,13 @@ from sqlalchemy import func, update
 from starlette.testclient import TestClient
 
 from app.core import db, deleted_directories, storage, trash
+from app.core.json_shapes import TokenizerFacts
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.jobs.attempts import attempts
 from app.jobs.scheduling.sweep import Sweep
 from app.tokenizers import service as tokenizers
+from tests.app.core.test_principal import imported_model
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 
@@ -32,19 +35,22 @@ def stored_corpus(owner: Person) -> str:
 
 
 def stored_model(owner: Person) -> str:
-    row = ImportedModel(
-        id=new_id(), owner_id=owner.id, name="stored model", source="upload", state="ready", num_bytes=7
-    )
+    row = imported_model(owner, "stored model")
+    row.id, row.num_bytes = new_id(), 7
     storage.base_model(row.id).mkdir(parents=True)
+    (storage.base_model(row.id) / "config.json").write_bytes(b"{}")
     with db.transaction() as session:
         session.add(row)
         return row.id
 
 
 def stored_tokenizer(owner: Person) -> str:
-    row = Tokenizer(id=new_id(), owner_id=owner.id, name="stored tokenizer", source="import", state="ready", corpora=[])
+    facts = TokenizerFacts(algorithm="bpe")
+    row = Tokenizer(id=new_id(), owner_id=owner.id, name="stored tokenizer", source="import", corpora=[], facts=facts)
+    row.vocab_size, row.sha256 = 1, "0" * 64
     storage.tokenizer(row.id).mkdir(parents=True)
-    (storage.tokenizer(row.id) / "tokenizer.json").write_bytes(b"{}")
+    model = {"type": "BPE", "vocab": {"a": 0}, "merges": []}
+    (storage.tokenizer(row.id) / "tokenizer.json").write_text(json.dumps({"model": model, "added_tokens": []}))
     with db.transaction() as session:
         session.add(row)
         return row.id
