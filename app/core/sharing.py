@@ -42,7 +42,7 @@ def get(session: Session, row: Any) -> SharedWith:
     shares = session.execute(
         select(Share.user_id, User.name)
         .outerjoin(User, User.id == Share.user_id)
-        .where(Share.subject_id == subject_id(row))
+        .where(Share.subject_id == subject_id(row), Share.user_id.is_distinct_from(row.owner_id))
     ).all()
     names = sorted((share.name for share in shares if share.user_id is not None), key=comparison_key)
     return SharedWith(any(share.user_id is None for share in shares), names)

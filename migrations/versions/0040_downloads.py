@@ -13,7 +13,7 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     """Add the column."""
-    op.add_column("corpus_file", sa.Column("url", sa.String()))
+    op.add_column("corpus_file", sa.Column("url", sa.Text()))
 
 
 def downgrade() -> None:

@@ -246,9 +246,14 @@ def num_rows(person: Person) -> int:
 def test_every_table_with_an_owner_is_known_and_has_its_directory(web: TestClient) -> None:
     names = {table.name for table in removal.owned_tables()}
     assert {"job", "corpus", "checkpoint", "background_task"} <= names
-    # A checkpoint lies in the directory of its job; conversations, deployments, searches and keys have no files.
+    # A checkpoint lies in the directory of its job; conversations, deployments, keys and the like have no files.
     without = {"checkpoint", "conversation", "deployment", "hyperparameter_search", "idempotency_key", "submission"}
-    assert names - set(removal.DIRECTORIES) == without | {"webhook_endpoint", "model_endpoint", "record_generation"}
+    assert names - set(removal.DIRECTORIES) == without | {
+        "webhook_endpoint",
+        "model_endpoint",
+        "record_generation",
+        "share",
+    }
 
 
 def test_a_removed_user_is_gone_with_rows_and_files(web: TestClient, alice: TestClient, carol: Person) -> None:

@@ -173,6 +173,19 @@ def test_a_job_comes_back_with_the_checkpoints_that_went_with_it(
     assert alice.post(f"{PATH}/{first}/restore").status_code == 204
 
 
+def test_a_job_is_shown_although_the_checkpoint_that_it_continued_is_in_the_trash(
+    alice: TestClient, alice_user: Person, corpus: str
+) -> None:
+    first, checkpoint_id = factories.finished(alice_user, corpus, **STEPS)
+    second, _checkpoint_id = factories.finished(alice_user, corpus, **STEPS)
+    with db.transaction() as session:
+        session.get_one(Job, second).resume_from_id = checkpoint_id
+    assert f"/jobs/{first}" in alice.get(f"/jobs/{second}").text
+    assert alice.delete(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 204
+    page = alice.get(f"/jobs/{second}")
+    assert (page.status_code, f'href="/jobs/{first}"' in page.text) == (200, False)
+
+
 def test_the_idempotency_key_of_a_deleted_job_is_free(alice: TestClient, corpus: str) -> None:
     def submit() -> str:
         body = {"corpora": [corpus], **STEPS}
