@@ -74,6 +74,7 @@ class CorpusColumn(_Stored):
     num_records: int = 0  # of the first thousand
     sample: str = ""  # the beginning of the first value
     used: bool = False
+    inside: str = ""  # of a nested column: the one that it is inside of
 
 
 class CorpusMapping(_Stored):

@@ -54,6 +54,7 @@ class ColumnAnswer(BaseModel):
     sample: str = Field(description="Beginning of its first value.")
     used: bool = Field(description="Whether it is read.")
     use: str = Field(description="What it is used as, in words; empty if it is not read.")
+    inside: str = Field("", description="Of a column inside of an object, such as `answers.text[0]`: the name of that.")
 
 
 class MappingAnswer(BaseModel):

@@ -139,7 +139,9 @@ def _sentences(spec: TrainSpec, check: DataCheck, is_text: bool) -> list[str]:
     if check.num_near_duplicates:
         sentences.append(
             ngettext(
-                "{n} document is almost another one.", "{n} documents are almost others.", check.num_near_duplicates
+                "{n} document is nearly the same as another one.",
+                "{n} documents are nearly the same as others.",
+                check.num_near_duplicates,
             )
         )
     if check.num_duplicates == 0 and check.num_near_duplicates == 0:

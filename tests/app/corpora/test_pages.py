@@ -11,6 +11,7 @@ from app.core import db
 from app.core.json_shapes import TaskProgress
 from app.corpora import service
 from tests.app.corpora.conftest import Upload
+from tests.app.corpora.test_versions import joined, read
 from tests.background import claim, forget_waiting, run_waiting
 from tests.worker.sandbox.corpus import sample_files
 
@@ -311,3 +312,15 @@ def test_a_record_too_long_to_render_is_shown_as_stored(alice: TestClient, uploa
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "p" * 400 in text
     assert "p" * 600 not in text
+
+
+def test_columns_inside_of_others_can_be_mapped_on_the_page(alice: TestClient) -> None:
+    record = {"question": "What is iron?", "answers": {"text": ["A metal.", "An element."]}}
+    corpus = joined(alice, {"squad.jsonl": json.dumps(record).encode()})
+    page = alice.get(f"/corpora/{corpus['id']}").text
+    assert page.count("<code>answers.text[0]</code>") == 1, "in the form, not in the table of what was read"
+    sent = {"column": ["question", "answers", "answers.text[0]"], "used_as": ["prompt", "", "completion"]}
+    assert alice.post(f"/corpora/{corpus['id']}/parse", data=sent, follow_redirects=False).status_code == 303
+    again = read(alice, corpus["id"])
+    assert again["mapping"]["columns"] == {"prompt": "question", "completion": "answers.text[0]"}
+    assert again["unused_keys"] == {"answers.text[1:]": 1}

@@ -84,15 +84,11 @@ class Columns:
             column.is_used |= column.name in names
 
     def facts(self) -> list[dict[str, Any]]:
-        """What was seen, for people; inside of a column that is used whole, nothing more."""
-        return [column.facts() for column in self._columns.values() if self._is_shown(column)]
-
-    def _is_shown(self, column: Column) -> bool:
-        root = self._columns.get(self._roots.get(column.name, ""))
-        return root is None or column.is_used or not root.is_used or self._is_used_in_parts(root.name)
-
-    def _is_used_in_parts(self, root: str) -> bool:
-        return any(self._columns[name].is_used for name, other in self._roots.items() if other == root)
+        """What was seen, for people; of a nested column with the one that it is `inside` of."""
+        return [
+            {**column.facts(), **({"inside": self._roots[column.name]} if column.name in self._roots else {})}
+            for column in self._columns.values()
+        ]
 
 
 def _text(value: Any) -> str:

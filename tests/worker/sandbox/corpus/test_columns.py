@@ -55,10 +55,13 @@ def test_records_are_read_by_paths() -> None:
     assert not used["answers.answer_start[0]"]
 
 
-def test_inside_of_a_column_that_is_read_whole_nothing_is_listed() -> None:
+def test_columns_inside_of_others_say_so() -> None:
     reader = RecordReader(None)
     reader.document({"translation": {"en": "iron", "zh": "铁"}, "meta": {"page": 3}})
-    assert [column["name"] for column in reader.facts()["columns"]] == ["translation", "meta", "meta.page"]
+    assert [(column["name"], column.get("inside")) for column in reader.facts()["columns"]] == [
+        *(("translation", None), ("meta", None)),
+        *(("translation.en", "translation"), ("translation.zh", "translation"), ("meta.page", "meta")),
+    ]
 
 
 def test_keys_are_listed_before_what_is_inside_of_them() -> None:
