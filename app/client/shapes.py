@@ -75,6 +75,7 @@ class CorpusColumnInfo(Shape):
     sample: str
     used: bool
     use: str
+    inside: str = ""
 
 
 class MappingInfo(Shape):
