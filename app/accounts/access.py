@@ -31,21 +31,14 @@ def set_up(code: str, name: str, password: str, browser: Browser, address: Guess
         return service.log_in(session, user_id=user.id, browser=browser)
 
 
-def check_reset(code: str, address: Guess) -> str:
-    """The name of the user whose password the code of a reset link changes.
-
-    A wrong code is counted for its address. Raises PanelError.
-    """
-    with _code_checked(address) as session:
-        return service.user_of_reset(session, code=code).name
-
-
 def reset_password(code: str, password: str, browser: Browser, address: Guess, *, revoke_tokens: bool) -> Login:
     """Choose a new password with the code of a reset link, end all sessions, and log in.
 
     A wrong code is counted for its address. Raises PanelError.
     """
-    passwords.check(password, check_reset(code, address))
+    with _code_checked(address) as session:
+        name = service.user_of_reset(session, code=code).name
+    passwords.check(password, name)
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
         user = service.user_of_reset(session, code=code, for_update=True)
@@ -54,15 +47,10 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
         return service.log_in(session, user_id=user.id, browser=browser)
 
 
-def check_invitation(code: str, address: Guess) -> None:
-    """Check the code of an invitation. A wrong code is counted for its address. Raises PanelError."""
-    with _code_checked(address) as session:
-        invitations.of_code(session, code=code)
-
-
 def accept_invitation(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
     """Create the account of an invitation and log in. A wrong code is counted for its address. Raises PanelError."""
-    check_invitation(code, address)
+    with _code_checked(address) as session:
+        invitations.of_code(session, code=code)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:

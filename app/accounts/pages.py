@@ -112,11 +112,8 @@ def _logged_in(request: Request, login: Login | None, path: str) -> Response:
 @router.get("/reset-password")
 def show_reset(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The page of a reset link, where a user chooses a new password."""
-    try:
-        if code:
-            access.check_reset(code, guess_limits.from_address(request, "code"))
-    except PanelError as error:
-        return _refused(request, "accounts/reset.html", error, code=code, revoke_tokens=True)
+    if code and (error := _problem_of(service.user_of_reset, code)):
+        return _refused(request, "accounts/reset.html", error, code="", revoke_tokens=True, is_link_invalid=True)
     return page(request, "accounts/reset.html", code=code, revoke_tokens=True, errors={}, error=None)
 
 
@@ -133,13 +130,21 @@ def reset_password(request: Request, code: Text = "", password: Text = "", revok
     return _logged_in(request, login, "/account?done=password")
 
 
+def _problem_of(check: Callable[..., Any], code: str) -> PanelError | None:
+    """What is wrong with the code of a link. It is no guess that counts: another site can make a browser follow it."""
+    try:
+        with db.transaction() as session:
+            check(session, code=code)
+    except PanelError as error:
+        return error
+    return None
+
+
 @router.get("/invitation")
 def show_invitation(request: Request, code: Annotated[str, Query(max_length=200)] = "") -> Response:
     """The page of an invitation, where somebody creates an account."""
-    try:
-        access.check_invitation(code, guess_limits.from_address(request, "code"))
-    except PanelError as error:
-        return _refused(request, "accounts/invitation.html", error, code=code, name="")
+    if error := _problem_of(invitations.of_code, code):
+        return _refused(request, "accounts/invitation.html", error, code="", name="")
     return page(request, "accounts/invitation.html", code=code, name="", errors={}, error=None)
 
 

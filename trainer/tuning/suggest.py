@@ -19,11 +19,12 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+MAX_TRIES = 50  # to choose values that no job has
 MIN_RANDOM = 4  # jobs with results, before which values are drawn at random
 
 
-def suggest(search: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the next job, by field.
+def suggest(search: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The values of the next job, by field, which no job so far has; None if there are probably no others.
 
     `grid` has the values of a field, `ranges` its `low` and `high`, `is_log` and `is_whole`. `trials` are the jobs so
     far: their `values`, and their `loss`, which is None for one under way and "failed" for one that has none.
@@ -35,7 +36,12 @@ def suggest(search: Mapping[str, Any]) -> dict[str, Any]:
     )
     study = optuna.create_study(sampler=sampler)
     study.add_trials([_trial(trial, space) for trial in trials])
-    return study.ask(space).params
+    tried = [dict(trial["values"]) for trial in trials]
+    for _try in range(MAX_TRIES):
+        values = study.ask(space).params
+        if values not in tried:
+            return values
+    return None
 
 
 def _space(search: Mapping[str, Any]) -> dict[str, BaseDistribution]:

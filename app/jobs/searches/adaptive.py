@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from app.core import db
@@ -37,6 +37,11 @@ LIMITS = ChildLimits(memory_bytes=2 << 30, cpu_seconds=60, file_bytes=0, nicenes
 WAIT_SECONDS = 120.0  # for the child, on a busy machine
 PAUSE_SECONDS = 60.0  # after which a search is tried again
 PASSING = (403, 429, 503, 507)  # errors of a full quota, queue or disk: the job is submitted later
+# Errors of what the jobs have in common, which may become right again: in the trash, being read.
+WAITING = (
+    *("base_unknown", "checkpoint_missing", "checkpoint_unknown", "corpus_failed", "corpus_parsing", "corpus_unknown"),
+    *("in_trash", "no_node", "not_found"),
+)
 
 
 class AdaptiveSearches:
@@ -95,23 +100,31 @@ def _num_open(session: Session, search_id: str) -> int:
 def extend(search_id: str) -> str | None:
     """Submit the next job of a search, and return its ID; None if it has none now.
 
-    Values that a job cannot have count as one of the jobs. Raises PanelError for a full quota, queue or disk.
+    Values that a job cannot have count as one of the jobs. Raises PanelError for what may pass, such as a full quota.
     """
     with db.transaction() as session:
         search = session.get(HyperparameterSearch, search_id)
         if search is None or not search.is_open or search.plan is None:
             return None
         plan, question = search.plan, _question(session, search.plan)
-    values = _rounded(plan, ask_optuna(question))
+    chosen = ask_optuna(question)
     with db.transaction() as session:
-        job_id = _submit(session, search_id, len(plan.trials), values)
+        if chosen is None:
+            session.execute(
+                update(HyperparameterSearch).where(HyperparameterSearch.id == search_id).values(is_open=False)
+            )
+            return None
+        job_id = _submit(session, search_id, len(plan.trials), _rounded(plan, chosen))
     if job_id is not None:
         notifications.notify_job_changed(job_id)
     return job_id
 
 
-def ask_optuna(question: dict[str, Any]) -> dict[str, FieldValue]:
-    """The values of the next job. Raises RuntimeError if the child fails, and subprocess.TimeoutExpired."""
+def ask_optuna(question: dict[str, Any]) -> dict[str, FieldValue] | None:
+    """The values of the next job; None if all were tried.
+
+    Raises RuntimeError if the child fails, and subprocess.TimeoutExpired.
+    """
     child = subprocess.run(
         limited_command(LIMITS, [sys.executable, "-m", "trainer.tuning.suggest"]),
         cwd=ROOT,
@@ -123,7 +136,7 @@ def ask_optuna(question: dict[str, Any]) -> dict[str, FieldValue]:
     )
     if child.returncode:
         raise RuntimeError(f"Optuna failed: {child.stderr[-2000:]}")
-    values: dict[str, FieldValue] = json.loads(child.stdout)
+    values: dict[str, FieldValue] | None = json.loads(child.stdout)
     return values
 
 
@@ -145,7 +158,7 @@ def _losses(session: Session, trials: Sequence[SearchTrial]) -> dict[str, float 
     least = select(point.job_id, func.min(point.value)).where(
         point.job_id.in_(ids), point.series == "eval_loss", ~point.archived, point.value.is_not(None)
     )
-    reached = {row[0]: float(row[1]) for row in session.execute(least.group_by(point.job_id))}
+    reached: dict[str, float | None] = {row[0]: row[1] for row in session.execute(least.group_by(point.job_id))}
     states = {row.id: row.state for row in session.execute(select(Job.id, Job.state).where(Job.id.in_(ids)))}
     return {
         job_id: None if states.get(job_id, "cancelled") not in TERMINAL else _number(reached.get(job_id))
@@ -184,7 +197,7 @@ def _submit(session: Session, search_id: str, num_trials: int, values: dict[str,
             job, _is_new = service.submit_job(session, principal, search.name, search.plan.spec, values, key)
             job.search_id, job_id = search.id, job.id
     except PanelError as error:
-        if error.status in PASSING:
+        if error.status in PASSING or error.code in WAITING:
             raise
         log.info("search %s: a job was refused: %s", search.id, error)
     trials = [*search.plan.trials, SearchTrial(values=values, job_id=job_id)]

@@ -40,9 +40,9 @@ FieldName = Annotated[str, Field(max_length=64)]
 class HyperparameterSearchRequest(BaseModel):
     """Jobs to submit together: one for each combination of the values of `grid`; or, with `num_jobs`, a random sample.
 
-    With `ranges` each job of the sample also has random values from these. With the sampler `tpe` only the first
-    `parallel_jobs` are random; then Optuna chooses the values of each further job by what earlier ones have reached,
-    as soon as fewer are under way.
+    With `ranges` each job of the sample also has random values from these. With the sampler `tpe` Optuna chooses
+    the values of each job by what earlier ones have reached, as soon as fewer than `parallel_jobs` are under way; the
+    first few are random.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -91,11 +91,14 @@ def combinations(request: HyperparameterSearchRequest) -> list[dict[str, FieldVa
     for name, bounds in request.ranges.items():
         low, high = (round(bounds.low), round(bounds.high)) if is_whole(name) else (bounds.low, bounds.high)
         if low >= high or (bounds.is_log and low <= 0):
-            message = _("{field} needs a low value below the high one, and above 0 where is_log is true.", field=name)
+            message = _(
+                "The range of {field} needs a low end below the high one, and above 0 on a logarithmic scale.",
+                field=name,
+            )
             raise bad_field(f"ranges.{name}", "range_invalid", message)
     count = math.prod(len(values) for values in request.grid.values())
     if request.num_jobs is None and (request.ranges or request.sampler == "tpe"):
-        raise bad_field("num_jobs", "search_unlimited", _("Say how many jobs to submit: num_jobs is missing."))
+        raise bad_field("num_jobs", "search_unlimited", _("Say how many jobs to submit."))
     if request.num_jobs is None and count > MAX_JOBS:
         message = _("These are {n} combinations, and a search can have at most {max} jobs.", n=count, max=MAX_JOBS)
         raise bad_field("grid", "search_large", message)

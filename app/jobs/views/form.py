@@ -17,7 +17,8 @@ from trainer.spec import TrainSpec, recipe, recipe_names
 
 LISTS = ("corpora", "validation_corpora")
 NUM_SEARCH_ROWS = 3
-VALUE_RANGE = re.compile(r"(.+?)\s*(?:\.\.\.?|…)\s*(.+)")  # in a control for several values
+RANGE_DOTS = ".."  # between the ends of a range, in a control for several values
+MAX_DIGITS = 3  # of a number of jobs
 LOG_FACTOR = 10  # a range whose end is so many times its begin is searched by its logarithm
 SEPARATOR = re.compile("[,，;；]")  # of several values in one control
 AUTO = "auto"  # how the form writes both a null and a field that Athanor chooses
@@ -156,11 +157,11 @@ def search_ranges(form: SubmittedForm) -> dict[str, dict[str, Any]]:
 
 
 def _range(row: SearchRow) -> dict[str, Any] | None:
-    match = VALUE_RANGE.fullmatch(row.values.strip())
-    if match is None or properties()[row.field].get("type") not in ("integer", "number"):
+    begin, dots, end = row.values.replace("…", RANGE_DOTS).partition(RANGE_DOTS)
+    if not dots or properties()[row.field].get("type") not in ("integer", "number"):
         return None
     try:
-        low, high = float(match[1]), float(match[2])
+        low, high = float(begin), float(end)
     except ValueError:
         return None
     return {"low": low, "high": high, "is_log": low > 0 and high / low >= LOG_FACTOR}
@@ -186,7 +187,7 @@ def num_search_jobs(form: SubmittedForm) -> int:
     if request is None:
         return 1
     count = str(request.get("num_jobs") or "")
-    if count.isdecimal():
+    if count.isdecimal() and len(count) <= MAX_DIGITS:
         return int(count)
     return math.prod(len(values) for values in request["grid"].values())
 

@@ -18,6 +18,12 @@ def search(trials: list[dict[str, Any]], **fields: Any) -> dict[str, Any]:
     return {"grid": {}, "ranges": RANGES, "seed": 3, "trials": trials, **fields}
 
 
+def chosen_for(question: dict[str, Any]) -> dict[str, Any]:
+    values = suggest(question)
+    assert values is not None
+    return values
+
+
 def run(losses: dict[float, float]) -> list[dict[str, Any]]:
     return [{"values": {"learning_rate": rate}, "loss": loss} for rate, loss in losses.items()]
 
@@ -26,7 +32,7 @@ def test_values_lie_in_their_ranges_and_are_those_of_the_grid() -> None:
     layers = {"num_hidden_layers": {"low": 1, "high": 4, "is_log": False, "is_whole": True}}
     trials: list[dict[str, Any]] = []
     for _number in range(12):
-        values = suggest(search(trials, grid=GRID, ranges={**RANGES, **layers}))
+        values = chosen_for(search(trials, grid=GRID, ranges={**RANGES, **layers}))
         assert 1e-5 <= values["learning_rate"] <= 1e-1
         assert values["num_hidden_layers"] in (1, 2, 3, 4)
         assert type(values["num_hidden_layers"]) is int
@@ -45,10 +51,18 @@ def test_the_same_search_has_the_same_next_job_and_another_result_another_one() 
 
 def test_values_near_the_best_results_are_chosen_more_often_than_at_random() -> None:
     trials = run({10 ** -(1 + 4 * n / 15): abs(3 - (1 + 4 * n / 15)) for n in range(16)})  # the best is 1e-3
-    chosen = [suggest(search(trials, seed=seed))["learning_rate"] for seed in range(20)]
-    at_random = [suggest(search(trials[: MIN_RANDOM - 1], seed=seed))["learning_rate"] for seed in range(20)]
+    chosen = [chosen_for(search(trials, seed=seed))["learning_rate"] for seed in range(20)]
+    at_random = [chosen_for(search(trials[: MIN_RANDOM - 1], seed=seed))["learning_rate"] for seed in range(20)]
     near, near_at_random = (sum(10**-3.5 < rate < 10**-2.5 for rate in rates) for rates in (chosen, at_random))
     assert near >= 14 > 10 > near_at_random  # a quarter of the logarithms is near
+
+
+def test_values_that_were_tried_are_not_chosen_again_and_used_up_ones_end_the_search() -> None:
+    grid = {"seed": [1, 2, 3], "tuning": ["full", "lora"]}
+    trials: list[dict[str, Any]] = []
+    while (values := suggest(search(trials, grid=grid, ranges={}))) is not None:
+        trials.append({"values": values, "loss": float(len(trials))})
+    assert len(trials) == len({json.dumps(trial["values"], sort_keys=True) for trial in trials}) == 6
 
 
 @pytest.mark.parametrize("trials", [[], [{"values": {"learning_rate": 0.001}, "loss": 2.5}]])

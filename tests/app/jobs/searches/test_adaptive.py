@@ -136,6 +136,41 @@ def test_values_that_no_job_can_have_are_counted_and_the_search_goes_to_the_next
     assert (rate(job_id), read(alice_api, search)["is_open"]) == (0.002, False)
 
 
+def test_what_the_jobs_have_in_common_may_come_back_from_the_trash(
+    alice_api: TestClient, alice_user: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = factories.corpus(alice_user)
+    search = begin(alice_api, other, parallel_jobs=1)
+    end(search["jobs"][0], 3.0)
+    assert alice_api.delete(f"/api/v1/corpora/{other}").status_code == 204
+    with pytest.raises(PanelError):
+        adaptive.extend(search["id"])
+    assert (read(alice_api, search)["num_refused"], read(alice_api, search)["is_open"]) == (0, True)
+    assert alice_api.post(f"/api/v1/trash/{other}/restore").status_code == 204
+    assert adaptive.extend(search["id"]) is not None
+
+
+def test_a_search_whose_values_are_used_up_ends(alice_api: TestClient, corpus: str) -> None:
+    search = begin(alice_api, corpus, ranges={}, grid={"seed": [1, 2]}, num_jobs=9)
+    assert (search["num_jobs"], search["is_open"]) == (2, True)
+    for job_id in search["jobs"]:
+        end(job_id, 3.0)
+    assert adaptive.extend(search["id"]) is None
+    assert (read(alice_api, search)["is_open"], read(alice_api, search)["num_planned"]) == (False, 2)
+
+
+@pytest.mark.parametrize(
+    ("values", "num_jobs"),
+    [("0.001" + " " * 100_000 + "fast", ""), ("0.001..0.01", "9" * 5000), ("1..9" + "9" * 400, "2")],
+)
+def test_the_plan_beside_the_form_answers_whatever_its_search_has(
+    alice: TestClient, corpus: str, values: str, num_jobs: str
+) -> None:
+    fields = {"corpora": corpus, "recipe": "tiny", "search_field_1": "learning_rate", "search_values_1": values}
+    answer = alice.post("/jobs/plan", data={**fields, "search_sampler": "tpe", "search_num_jobs": num_jobs})
+    assert answer.status_code < 500
+
+
 def test_a_full_quota_postpones_the_next_job(
     alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
