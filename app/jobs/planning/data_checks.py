@@ -59,9 +59,7 @@ def check(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequ
     if earlier is None:
         return DataChecks(num_cut=None, num_dropped=None, corpora=checks, sentences=[])
     num_cut, num_dropped = earlier.facts.num_cut or 0, earlier.facts.num_dropped or 0
-    cut = ngettext(
-        "an earlier job with these data cut {n} record", "an earlier job with these data cut {n} records", num_cut
-    )
+    cut = ngettext("an earlier job on this data cut {n} record", "an earlier job on this data cut {n} records", num_cut)
     dropped = ngettext("left out {n} record", "left out {n} records", num_dropped)
     sentence = _("At this sequence length {cut} and {dropped}.", cut=cut, dropped=dropped)
     return DataChecks(num_cut=num_cut, num_dropped=num_dropped, corpora=checks, sentences=[sentence])

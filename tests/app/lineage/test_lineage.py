@@ -151,7 +151,7 @@ def test_the_newest_are_drawn_and_the_others_counted(alice_user: Person, alice: 
     drawn = {item["id"] for item in answer["items"] if item["kind"] == "checkpoint"}
     assert drawn == set(saved[3:])
     assert answer["num_left_out"] == 3
-    assert "3 more that came of these are not drawn" in alice.get(f"/lineage/{job_id}").text
+    assert "3 others are left out" in alice.get(f"/lineage/{job_id}").text
     assert saved[0] in {item["id"] for item in lineage(alice, saved[0])["items"]}
 
 
