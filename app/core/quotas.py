@@ -1,7 +1,7 @@
 """Quotas of users: disk space, jobs that run at once, and GPU hours within thirty days. What each of them uses.
 
-Disk space counts files and text of corpora (a file once, however many versions have it), checkpoints, base models and
-exports. A quota is checked when something is begun; what runs is never ended for it.
+Disk space counts files and text of corpora (a file once, however many versions have it; of downloads what has arrived),
+checkpoints, base models and exports. A quota is checked when something is begun; what runs is never ended for it.
 """
 
 from collections.abc import Iterable
@@ -13,6 +13,7 @@ from sqlalchemy import BigInteger, Float, case, cast, func, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from app.core import storage
 from app.core.account_models import User
 from app.core.errors import PanelError
 from app.core.formatting import file_size
@@ -81,7 +82,13 @@ def used_bytes(session: Session, user_id: str) -> int:
         select(func.sum(ImportedModel.num_bytes)).where(ImportedModel.owner_id == user_id),
         select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.owner_id == user_id, Checkpoint.state != "deleted"),
     )
-    return sum(int(session.scalar(query) or 0) for query in sums)
+    downloads = (
+        select(Corpus.id)
+        .join(CorpusFile, CorpusFile.corpus_id == Corpus.id)
+        .where(Corpus.owner_id == user_id, CorpusFile.url.is_not(None), CorpusFile.sha256 == "")
+    )
+    arrived = sum(storage.num_bytes(storage.corpus_download(corpus_id)) for corpus_id in session.scalars(downloads))
+    return arrived + sum(int(session.scalar(query) or 0) for query in sums)
 
 
 def check_disk(session: Session, user_id: str | None, num_bytes: int = 0) -> None:

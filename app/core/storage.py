@@ -5,6 +5,8 @@ from pathlib import Path
 from app.core.own_directories import make_tree_private
 from app.core.settings import settings
 
+DOWNLOAD_PART = "download.part"  # in the directory of a corpus
+
 
 def data() -> Path:
     """The data directory: shared by all nodes of an installation."""
@@ -19,6 +21,19 @@ def prepare() -> None:
 def corpus(corpus_id: str) -> Path:
     """Holds `upload` (the first file as sent), `upload.1` and so on, `text.bin` and `index.bin` (parsed)."""
     return data() / "corpora" / corpus_id
+
+
+def corpus_download(corpus_id: str) -> Path:
+    """What has arrived of the file of a corpus that is downloaded; renamed to `upload` once it is complete."""
+    return corpus(corpus_id) / DOWNLOAD_PART
+
+
+def num_bytes(path: Path) -> int:
+    """The size of a file; 0 if there is none."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def corpus_file(corpus_id: str, position: int) -> Path:

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from app.core import addresses, db, disk, queue, quotas
+from app.core import addresses, db, disk, queue, quotas, storage
 from app.core.account_models import User
 from app.core.addresses import AddressRules, DeliveryAddress
 from app.core.errors import PanelError, bad_field
@@ -79,12 +79,16 @@ def resolve(url: str) -> DeliveryAddress:
     return addresses.resolve(url, RULES)
 
 
-def max_bytes(session: Session, owner_id: str | None) -> int:
-    """The size that a downloaded file may have: the limit of uploads, the free disk, or the rest of a quota."""
-    limits = [settings().max_upload_bytes, disk.room() // 2]  # it, and its parsed text
+def max_bytes(session: Session, corpus_id: str, owner_id: str | None) -> int:
+    """The size that a downloaded file may have: the limit of uploads, the free disk, or the rest of a quota.
+
+    What has arrived of it takes some of these already, so that the limit stays the same while the rest arrives.
+    """
+    arrived = storage.num_bytes(storage.corpus_download(corpus_id))
+    limits = [settings().max_upload_bytes, (disk.room() + arrived) // 2]  # it, and its parsed text
     quota = None if owner_id is None else session.get_one(User, owner_id).quota_bytes
     if owner_id is not None and quota is not None:
-        limits.append(quota - quotas.used_bytes(session, owner_id))
+        limits.append(quota - quotas.used_bytes(session, owner_id) + arrived)
     return max(0, min(limits))
 
 

@@ -53,6 +53,7 @@ OWNERS = get_args(service.CorpusOwner)
 # Formats to which the choice of an encoding, or of a kind of records, applies.
 _ENCODED = {*corpus_formats.ENCODED_FORMATS, *corpus_formats.ARCHIVES}
 _RECORDS = {*corpus_formats.RECORD_FORMATS, *corpus_formats.ARCHIVES}
+DOWNLOAD_FIELDS = ("url", "filename", "name")
 FORM_BYTES = 2**20  # of a form besides its files
 
 
@@ -73,7 +74,8 @@ def _index(
     part: str = "",
     view: ListView | None = None,
     outcome: BulkOutcome | None = None,
-    sent_url: str = "",
+    sent_download: Mapping[str, str] = {},
+    download_error: PanelError | None = None,
 ) -> Response:
     view = view or _view(request.query_params)
     with db.transaction() as session:
@@ -93,7 +95,7 @@ def _index(
     return page(
         request,
         "corpora/_list.html" if part == "list" else "corpora/index.html",
-        422 if refused or (outcome and outcome.is_refused) else 200,
+        422 if refused or download_error or (outcome and outcome.is_refused) else 200,
         principal=principal,
         corpora=rows,
         outcome=outcome,
@@ -108,8 +110,17 @@ def _index(
         kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
         download_hosts=downloads.hosts(),
-        sent_url=sent_url,
+        sent_download=sent_download,
+        download_errors=_download_errors(download_error),
     )
+
+
+def _download_errors(error: PanelError | None) -> dict[str, str]:
+    """The error of a download by the field of its form; by "" if it is of none."""
+    if error is None:
+        return {}
+    by_field = {problem.field: problem.message for problem in error.fields if problem.field in DOWNLOAD_FIELDS}
+    return by_field or {"": error.message}
 
 
 @router.get("/corpora")
@@ -190,7 +201,8 @@ def download(
     try:
         corpus = downloads.start(principal, url, filename=filename, name=name)
     except PanelError as error:
-        return _index(request, principal, None, [error.message], sent_url=url)
+        sent = {"url": url, "filename": filename, "name": name}
+        return _index(request, principal, None, [], sent_download=sent, download_error=error)
     return RedirectResponse(f"/corpora/{corpus.id}", status_code=303)
 
 

@@ -170,7 +170,7 @@ MESSAGES: dict[str, str | Plural] = {
         "The disk of the data directory became full, so parsing was stopped. Free some space, then parse the file "
         "again."
     ),
-    "storage": gettext_noop("The parsed text could not be written to disk: {why}."),
+    "storage": gettext_noop("A file could not be written to disk: {why}."),
     "result_unstorable": gettext_noop(
         "What was read could not be stored ({why}). Read the file again, or report the fault with its first lines."
     ),
@@ -205,7 +205,7 @@ MESSAGES: dict[str, str | Plural] = {
     "download_address": gettext_noop(
         "Corpora are not downloaded from {host}, or not any more. The operator can list it in ATHANOR_DOWNLOAD_HOSTS."
     ),
-    "download_away": gettext_noop("The file could not be downloaded: {why}. Read it again to go on with the download."),
+    "download_away": gettext_noop("The file could not be downloaded: {why}. Read it again to continue the download."),
     "download_status": gettext_noop("The server answered with status {status} instead of the file. Check the address."),
     "download_redirected": gettext_noop(
         "The address leads to another host, {host}, which is not followed. Enter the address there, if that host is "
@@ -215,8 +215,8 @@ MESSAGES: dict[str, str | Plural] = {
     "download_encoded": gettext_noop("The server sends the file as {coding} only, which is not read."),
     "download_too_large": gettext_noop("The file is larger than {limit}, which is left for it here."),
     "download_empty": gettext_noop("The file at this address is empty."),
-    "download_slow": gettext_noop("The download took longer than a day. Read it again to go on with it."),
-    "download_died": gettext_noop("The download was stopped. Read it again to go on with it."),
+    "download_slow": gettext_noop("The download took longer than a day. Read it again to continue the download."),
+    "download_died": gettext_noop("The download was stopped. Read it again to continue the download."),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 

@@ -21,7 +21,7 @@ from trainer.failure import Failure
 from trainer.formats.corpus_kinds import GROUPS_FILE
 from trainer.report import Reporter
 from trainer.rounding import ceil_div
-from trainer.run_dir import CorpusInput, Inputs, RunDir
+from trainer.run_dir import CorpusInput, RunDir
 from trainer.spec import MAX_STEPS, TrainSpec
 
 FENCE = 1  # of the only attempt of a preview
@@ -39,41 +39,50 @@ class CorpusSample:
 
 def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) -> JobPreview:
     """The samples `first` to `first + count - 1` of the batch of a step, counted from 1, of the spec in a run directory
-    that is only for this. Of each corpus at most about `max_bytes` are read.
+    that is only for this. Of each corpus, those for validation too, at most about `max_bytes` are read.
 
     What the run would end with is answered as `failure`.
     """
     spec, inputs = run_dir.spec(), run_dir.inputs(FENCE)
-    samples = [
-        take_sample(source, run_dir.path / "corpora" / str(number), max_bytes)
-        for number, source in enumerate(inputs.corpora)
-    ]
-    is_complete = all(sample.is_complete for sample in samples)
+    samples = _take_samples(inputs.corpora, run_dir.path / "corpora", max_bytes)
+    held_out = _take_samples(inputs.validation, run_dir.path / "validation", max_bytes)
+    is_complete = all(sample.is_complete for sample in [*samples, *held_out])
     answer = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
     base = _without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
-    sources = [sample.source for sample in samples]
-    inputs = Inputs(corpora=sources, tokenizer=inputs.tokenizer, base=base, cache=str(run_dir.path / "cache"))
+    sampled = {
+        "corpora": [sample.source for sample in samples],
+        "validation": [sample.source for sample in held_out],
+        "base": base,
+        "cache": str(run_dir.path / "cache"),
+    }
+    inputs = inputs.model_copy(update=sampled)
     run_dir.create(_of_preview(spec), inputs, FENCE)
     try:
-        prepared = _prepare(run_dir, is_complete)
+        prepared = _prepare(run_dir, all(sample.is_complete for sample in samples))
         batch = view_batch(run_dir, step, first, count)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
-        dataset = open_dataset(Path(prepared.tokens), run_dir.spec(), tokenizer)
+        datasets = _open_datasets(prepared, run_dir.spec(), tokenizer)
     except Failure as failure:
         return replace(answer, failure=PreviewFailure(failure.code, failure.values))
-    return replace(answer, batch=_in_corpora(batch, samples), **_counts(dataset))
+    return replace(answer, batch=_in_corpora(batch, samples), **_counts(datasets))
 
 
 def _prepare(run_dir: RunDir, is_complete: bool) -> prepare.Prepared:
-    """Prepare the run; of a sample whose text is too short for a vocabulary of the size, with the largest one."""
+    """Prepare the run. Of a sample whose text is too short for a vocabulary of the size, with the largest one; of a
+    sample without some labels of the validation corpora, without these corpora.
+    """
     try:
         return prepare.prepare(run_dir, FENCE, Reporter(None))
     except Failure as failure:
-        if is_complete or failure.code != "vocab_too_large":
+        spec, inputs = run_dir.spec(), run_dir.inputs(FENCE)
+        if is_complete or failure.code not in ("vocab_too_large", "label_unknown"):
             raise
-        spec = run_dir.spec().model_copy(update={"vocab_size": failure.values["largest"]})
-        run_dir.create(spec, run_dir.inputs(FENCE), FENCE)
-        return prepare.prepare(run_dir, FENCE, Reporter(None))
+        if failure.code == "vocab_too_large":
+            spec = spec.model_copy(update={"vocab_size": failure.values["largest"]})
+        else:
+            inputs = inputs.model_copy(update={"validation": []})
+        run_dir.create(spec, inputs, FENCE)
+        return _prepare(run_dir, is_complete)
 
 
 def _of_preview(spec: TrainSpec) -> TrainSpec:
@@ -82,12 +91,26 @@ def _of_preview(spec: TrainSpec) -> TrainSpec:
     return spec.model_copy(update={"num_train_epochs": None, "max_steps": steps, "sample_prompt": ""})
 
 
-def _counts(dataset: Dataset) -> dict[str, Any]:
-    names = ("num_train", "num_validation", "num_cut", "num_dropped", "num_equal", "num_refused")
-    return {name: getattr(dataset, name) for name in names}
+def _open_datasets(
+    prepared: prepare.Prepared, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast
+) -> tuple[Dataset, list[Dataset]]:
+    """The dataset to train on, and those of the validation corpora."""
+    held_out = [open_dataset(Path(path), spec, tokenizer, is_held_out=True) for path in prepared.held_out.values()]
+    return open_dataset(Path(prepared.tokens), spec, tokenizer), held_out
+
+
+def _counts(datasets: tuple[Dataset, list[Dataset]]) -> dict[str, Any]:
+    trained, held_out = datasets
+    names = ("num_validation", "num_cut", "num_dropped", "num_equal", "num_refused")
+    counts = {name: sum(getattr(dataset, name) for dataset in (trained, *held_out)) for name in names}
+    return {"num_train": trained.num_train, **counts}
 
 
 # ---- samples of corpora ---------------------------------------------------------------------------------------------
+
+
+def _take_samples(sources: Sequence[CorpusInput], target: Path, max_bytes: int) -> list[CorpusSample]:
+    return [take_sample(source, target / str(number), max_bytes) for number, source in enumerate(sources)]
 
 
 def take_sample(source: CorpusInput, target: Path, max_bytes: int) -> CorpusSample:

@@ -37,7 +37,7 @@ def fetch(corpus: Corpus, file: CorpusFile, directory: Path, lease: Lease) -> Re
     except OSError as error:
         return _failed(code="download_away", why=error.strerror or type(error).__name__)
     with db.transaction() as session:
-        most = downloads.max_bytes(session, corpus.owner_id)
+        most = downloads.max_bytes(session, corpus.id, corpus.owner_id)
     directory.mkdir(parents=True, exist_ok=True)
     closing, status = runner.run_sandboxed(
         command(directory, target, most),

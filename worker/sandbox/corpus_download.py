@@ -13,6 +13,8 @@ import json
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,12 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from app.core.addresses import PORTS, DeliveryAddress, connect
+from app.core.storage import DOWNLOAD_PART
 from app.core.version import VERSION
 from trainer.run_dir import sha256_file
 from worker.sandbox.reporting import REPORT_SECONDS, report
 
-PART, NOTE = "download.part", "download.json"  # what has arrived, and the version of the file that it is of
+PART, NOTE = DOWNLOAD_PART, "download.json"  # what has arrived, and the version and size of the file that it is of
 READ_SECONDS = 60.0  # without a byte
 MAX_SECONDS = 24 * 3600  # of a whole download
 MAX_REDIRECTS = 5
@@ -46,6 +49,15 @@ class DownloadRefused(Exception):
 
 class Broken(Exception):
     """The connection or the server failed: a later try may go on."""
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Raise errors of the connection as Broken."""
+    try:
+        yield
+    except (OSError, HTTPError, HTTPException) as error:
+        raise Broken(str(error) or type(error).__name__) from None
 
 
 class Download:
@@ -84,36 +96,41 @@ class Download:
         return self._part.stat().st_size if self._part.exists() else 0
 
     def _fetch(self) -> None:
-        """Request the file, or the rest of it, and write what arrives. Raises Broken, DownloadRefused."""
+        """Request the file, or the rest of it, and write what arrives.
+
+        Raises Broken, DownloadRefused, or OSError if it cannot be written.
+        """
         path = self._target.path
         for _redirect in range(MAX_REDIRECTS + 1):
             connection = connect(self._target, READ_SECONDS)
             try:
-                connection.request("GET", path, headers=self._headers(), preload_content=False)
-                response = connection.getresponse()
+                headers = self._headers()
+                with _network():
+                    connection.request("GET", path, headers=headers, preload_content=False)
+                    response = connection.getresponse()
                 location = response.headers.get("Location") if response.status in (301, 302, 303, 307, 308) else None
                 if location is None:
                     self._read(response)
                     return
                 path = self._path_of(path, location)
-            except (OSError, HTTPError, HTTPException) as error:
-                raise Broken(str(error) or type(error).__name__) from None
             finally:
                 connection.close()
         raise DownloadRefused("download_redirects")
 
     def _headers(self) -> dict[str, str]:
         headers = {"Host": self._target.host_header, "User-Agent": f"Athanor/{VERSION}", "Accept-Encoding": "identity"}
-        validator = self._validator()
+        validator, _total = self._version()
         if self._size() and validator:
             headers |= {"Range": f"bytes={self._size()}-", "If-Range": validator}
         return headers
 
-    def _validator(self) -> str:
+    def _version(self) -> tuple[str, int | None]:
+        """The ETag or the date of the file that has begun to arrive, "" if it has none, and its size if known."""
         try:
-            return str(json.loads(self._note.read_text())["validator"])
+            note = json.loads(self._note.read_text())
+            return str(note["validator"]), note.get("total")
         except (OSError, ValueError, KeyError):
-            return ""
+            return "", None
 
     def _path_of(self, path: str, location: str) -> str:
         """The path that a redirect leads to. Raises DownloadRefused for another host, port or scheme."""
@@ -141,7 +158,8 @@ class Download:
         begin, total = self._place(response)
         if total is not None and total > self._max_bytes:
             raise DownloadRefused("download_too_large", limit_bytes=self._max_bytes)
-        self._remember(response)
+        if response.status == 200:
+            self._remember(response, total)
         self._write(response, begin, total)
 
     def _place(self, response: HTTPResponse) -> tuple[int, int | None]:
@@ -153,19 +171,35 @@ class Download:
         if match is None or int(match[1]) != self._size():
             self._part.unlink(missing_ok=True)
             raise Broken("an answer of another range")
-        return int(match[1]), int(match[2]) if match[2] != "*" else None
+        total = int(match[2]) if match[2] != "*" else None
+        if not self._is_same_version(response, total):
+            self._part.unlink(missing_ok=True)
+            raise Broken("the file has changed")
+        return int(match[1]), total
 
-    def _remember(self, response: HTTPResponse) -> None:
+    def _is_same_version(self, response: HTTPResponse, total: int | None) -> bool:
+        """Whether an answer is the rest of the version of the file that has begun to arrive. It may omit its date."""
+        validator, old_total = self._version()
+        if None not in (total, old_total) and total != old_total:
+            return False
+        if validator.startswith('"'):
+            return response.headers.get("ETag") == validator
+        return response.headers.get("Last-Modified", validator) == validator
+
+    def _remember(self, response: HTTPResponse, total: int | None) -> None:
+        """Note the version of the file that begins to arrive, after deleting what is there of another one."""
+        self._part.unlink(missing_ok=True)
         etag = response.headers.get("ETag", "")
         strong = etag if etag.startswith('"') else ""
-        self._note.write_text(json.dumps({"validator": strong or response.headers.get("Last-Modified", "")}))
+        note = {"validator": strong or response.headers.get("Last-Modified", ""), "total": total}
+        self._note.write_text(json.dumps(note))
 
     def _write(self, response: HTTPResponse, begin: int, total: int | None) -> None:
         done = begin
         with self._part.open("r+b" if begin else "wb") as file:
             file.seek(begin)
             file.truncate()
-            while chunk := response.read1(CHUNK_BYTES):  # what has arrived, so that little is lost with a connection
+            while chunk := self._receive(response):
                 done += len(chunk)
                 if done > self._max_bytes:
                     raise DownloadRefused("download_too_large", limit_bytes=self._max_bytes)
@@ -175,6 +209,11 @@ class Download:
                     raise DownloadRefused("download_slow")
         if total is not None and done < total:
             raise Broken("the connection ended early")
+
+    def _receive(self, response: HTTPResponse) -> bytes:
+        """What has arrived, at once, so that little is lost with a connection; empty at the end. Raises Broken."""
+        with _network():
+            return response.read1(CHUNK_BYTES)
 
     def _report(self, done: int, total: int | None) -> None:
         now = time.monotonic()

@@ -50,6 +50,7 @@ def inputs_of(session: Session, spec: TrainSpec, trained: Sequence[Corpus], pare
         raise bad_field("base_model", "base_unknown", _("The base model was deleted. Choose another one."))
     return Inputs(
         corpora=[corpora.corpus_input(corpus) for corpus in trained],
+        validation=[corpora.corpus_input(other) for other in corpora.existing(session, spec.validation_corpora)],
         tokenizer=str(storage.tokenizer(tokenizer)) if tokenizer and files is None else None,
         base=str(storage.checkpoint(files.path)) if files is not None else None,
         cache="",

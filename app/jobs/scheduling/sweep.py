@@ -166,7 +166,10 @@ def _orphaned_directories() -> list[Action]:
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
     old += [path for pattern in PARTIAL for path in data.glob(pattern) if _idle_seconds(path) > UNFINISHED_SECONDS]
     empty = [path for path in data.glob("corpora/*") if not (path / "upload").exists()]
-    useless = [*empty, *(path for path in data.glob("works/*") if path.name in failed)]
+    downloads = [path for path in empty if (path / storage.DOWNLOAD_PART).exists()]
+    old += [path for path in downloads if _idle_seconds(path) > DAY]  # until then they can be continued
+    useless = [path for path in empty if path not in downloads]
+    useless += [path for path in data.glob("works/*") if path.name in failed]
     old += [path for path in useless if _idle_seconds(path) > UNFINISHED_SECONDS]
     old += [path for path in data.glob("cache/*/making-*") if _idle_seconds(path) > DAY]  # a vocabulary takes long
     unowned = [

@@ -6,10 +6,13 @@ from collections.abc import Iterator
 import pytest
 from starlette.testclient import TestClient
 
+from app.core import db, disk, quotas, storage
+from app.core.account_models import User
 from app.core.settings import settings
 from app.corpora import downloads
 from tests.app.corpora.test_versions import read, texts
-from tests.background import run_waiting
+from tests.background import forget_waiting, run_waiting
+from tests.users import Person
 from tests.worker.sandbox.test_corpus_download import FileServer, files, redirect, send
 
 __all__ = ["files"]  # a fixture
@@ -116,7 +119,7 @@ def test_a_host_that_is_no_longer_listed_is_not_reached(
 
 @pytest.mark.usefixtures("allowed")
 def test_a_quota_limits_the_download(alice: TestClient, files: FileServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloads, "max_bytes", lambda session, owner_id: 100)
+    monkeypatch.setattr(downloads, "max_bytes", lambda session, corpus_id, owner_id: 100)
     files.answer = lambda request: send(request, TEXT)
     corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
     assert corpus["problems"][0]["code"] == "download_too_large"
@@ -134,3 +137,57 @@ def test_the_page_downloads_too(alice: TestClient, files: FileServer) -> None:
     refused = alice.post("/corpora/download", data={"url": "https://elsewhere.example.org/a.txt"})
     assert refused.status_code == 422
     assert "https://elsewhere.example.org/a.txt" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("url", "filename", "field"),
+    [("https://elsewhere.example.org/a", "days.txt", "url"), ("http://127.0.0.1:9/a.txt", "days.exe", "filename")],
+)
+@pytest.mark.usefixtures("allowed")
+def test_a_refused_form_keeps_what_was_typed_and_has_its_error_at_the_field(
+    alice: TestClient, url: str, filename: str, field: str
+) -> None:
+    answer = alice.post("/corpora/download", data={"url": url, "filename": filename, "name": "Spring days"})
+    assert answer.status_code == 422
+    form = answer.text.partition('id="download"')[2].partition("</form>")[0]
+    assert form.startswith(" open")
+    assert all(f'value="{value}"' in form for value in (url, filename, "Spring days"))
+    assert form.count('class="error"') == 1
+    assert f'id="download-{field}-error"' in form
+    assert 'class="alert bad"' not in answer.text
+
+
+def test_a_refusal_of_no_field_stands_in_the_form(
+    alice: TestClient, allowed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disk, "room", lambda: 0)
+    answer = alice.post("/corpora/download", data={"url": "http://127.0.0.1:9/a.txt", "name": "Spring days"})
+    assert answer.status_code == 422
+    form = answer.text.partition('id="download"')[2].partition("</form>")[0]
+    assert 'role="alert"' in form
+    assert "is full" in form
+    assert 'value="Spring days"' in form
+
+
+def test_the_limit_is_the_same_while_the_file_arrives(
+    alice: TestClient, alice_user: Person, allowed: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus_id = str(start(alice, "http://127.0.0.1:9/a.txt")["id"])
+    with db.transaction() as session:
+        before = quotas.used_bytes(session, alice_user.id)
+        session.get_one(User, alice_user.id).quota_bytes = before + 900
+
+    def limit(room: int) -> int:
+        monkeypatch.setattr(disk, "room", lambda: room)
+        with db.transaction() as session:
+            return downloads.max_bytes(session, corpus_id, alice_user.id)
+
+    assert (limit(1_000), limit(10**9)) == (500, 900)
+    part = storage.corpus_download(corpus_id)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 400)
+    assert (limit(600), limit(10**9)) == (500, 900)
+    with db.transaction() as session:
+        assert quotas.used_bytes(session, alice_user.id) == before + 400
+        session.get_one(User, alice_user.id).quota_bytes = None
+    forget_waiting()

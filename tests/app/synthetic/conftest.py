@@ -30,12 +30,14 @@ def teacher(monkeypatch: pytest.MonkeyPatch, database: str) -> Iterator[Teacher]
 
 
 @pytest.fixture
-def endpoint(teacher: Teacher, alice: TestClient) -> str:
+def endpoint(teacher: Teacher, alice: TestClient) -> Iterator[str]:
     """The ID of Alice's endpoint at the teacher: a million tokens cost 1 of prompts, 2 of answers."""
     body = {"name": "teacher", "base_url": teacher.url, "model": "large", "api_key": KEY}
     answer = alice.post("/api/v1/model-endpoints", json={**body, "input_price": 1, "output_price": 2})
     assert answer.status_code == 201, answer.text
-    return str(answer.json()["id"])
+    endpoint_id = str(answer.json()["id"])
+    yield endpoint_id
+    alice.delete(f"/api/v1/model-endpoints/{endpoint_id}")  # their number is limited
 
 
 @pytest.fixture(scope="module")

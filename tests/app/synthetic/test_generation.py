@@ -270,7 +270,7 @@ def test_a_request_whose_task_ends_while_it_connects_is_not_sent(monkeypatch: py
 
     target = addresses.DeliveryAddress("http", "127.0.0.1", 80, "127.0.0.1", "/")
     monkeypatch.setattr(model_calls.addresses, "resolve", lambda *_rest: target)
-    monkeypatch.setattr(model_calls.delivery, "connect", lambda *_rest: Connection())
+    monkeypatch.setattr(model_calls.addresses, "connect", lambda *_rest: Connection())
     model = model_calls.EndpointModel(ModelEndpoint(base_url="http://127.0.0.1", model="large", api_key=""), SETTINGS)
     with pytest.raises(model_calls.Stopped):
         model.ask("Hello", 1)

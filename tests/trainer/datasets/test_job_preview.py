@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.chat_fixtures import chats
-from tests.trainer.datasets.test_batch_view import RUNS, prepared, records
-from tests.trainer.runs import english, make_run
-from trainer.__main__ import main
+from tests.trainer.datasets.test_batch_view import RUNS, prepared, records, run_command
+from tests.trainer.runs import english, make_run, write_corpus
 from trainer.batch_shapes import JOB_PREVIEW
 from trainer.datasets.batch_view import view_batch
 from trainer.datasets.job_preview import preview, take_sample
@@ -83,6 +82,39 @@ def test_records_that_are_cut_or_left_out_are_counted(home: Path, tmp_path: Path
     assert shown.num_cut >= 1
 
 
+def labelled(*labels: str) -> list[str]:
+    return [json.dumps({"text": f"A bottle of {label}, number {n}", "label": label}) for n, label in enumerate(labels)]
+
+
+def test_validation_corpora_are_read_too(home: Path, tmp_path: Path) -> None:
+    other = write_corpus(tmp_path / "other", [english(20_000)]).model_copy(update={"id": "other"})
+    fields = {"validation_fraction": 0, "validation_corpora": ["other"], "held_out": [other]}
+    run_dir = make_run(home, "preview-validation", [english(20_000)], **fields)
+    shown = preview(unprepared(run_dir, tmp_path), 1, 0, 1, ALL)
+    assert shown.failure is None
+    assert shown.num_validation > 0
+    assert (len(shown.num_documents), shown.is_complete) == (1, True)
+    long = write_corpus(tmp_path / "long", [english(200) for _n in range(500)]).model_copy(update={"id": "other"})
+    run_dir = make_run(home, "preview-long-validation", [english(20_000)], **{**fields, "held_out": [long]})
+    shown = preview(unprepared(run_dir, tmp_path), 1, 0, 1, 30_000)
+    assert shown.num_validation > 0
+    assert not shown.is_complete
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_labels_of_validation_corpora_are_compared_with_whole_corpora_only(
+    home: Path, tmp_path: Path, is_whole: bool
+) -> None:
+    other = write_corpus(tmp_path / "other", labelled("gin", "port"), "classification")
+    records = labelled(*["rum", "gin"] * 200)
+    fields = {"objective": "classification", "validation_corpora": ["other"], "vocab_size": 270}
+    held_out = [other.model_copy(update={"id": "other"})]
+    run_dir = make_run(home, f"preview-labels-{is_whole}", records, kind="classification", held_out=held_out, **fields)
+    size = sum(len(record.encode()) for record in records)
+    shown = preview(unprepared(run_dir, tmp_path), 1, 0, 1, ALL if is_whole else size * 2 // 5)
+    assert (shown.failure.code if shown.failure else None) == ("label_unknown" if is_whole else None)
+
+
 def test_what_does_not_fit_is_answered_as_the_failure_of_the_run(home: Path, tmp_path: Path) -> None:
     run_dir = make_run(home, "preview-short", [english(3_000)], vocab_size=None, num_key_value_heads=4)
     shown = preview(unprepared(run_dir, tmp_path, sequence_length=4096), 1, 0, 8, ALL)
@@ -93,7 +125,7 @@ def test_what_does_not_fit_is_answered_as_the_failure_of_the_run(home: Path, tmp
 
 def test_the_command_prints_it(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     draft = unprepared(make_run(home, "preview-command", [english(20_000)]), tmp_path)
-    assert main(["job-preview", str(draft.path), "--count=1"]) == 0
+    assert run_command(["job-preview", str(draft.path), "--count=1"]) == 0
     shown = JOB_PREVIEW.validate_json(capsys.readouterr().out.splitlines()[-1])
     assert shown.batch is not None
     assert len(shown.batch.samples) == 1

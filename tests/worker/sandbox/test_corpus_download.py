@@ -1,8 +1,11 @@
 """The child that downloads a corpus, from a server on the loopback interface."""
 
+import errno
 import hashlib
 import json
+import os
 import random
+import subprocess
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +15,10 @@ from typing import Any
 import pytest
 
 from app.core.addresses import DeliveryAddress
+from app.core.settings import ROOT
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits, limited_command
+from worker.background.download import command
 from worker.sandbox import corpus_download
 from worker.sandbox.corpus_download import Download, DownloadRefused
 
@@ -136,6 +143,65 @@ def test_an_answer_of_another_range_is_not_joined(files: FileServer, tmp_path: P
 
     files.answer = answer
     assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+
+
+def rest_of_any_version(
+    request: BaseHTTPRequestHandler, headers: dict[str, str], content: bytes = CONTENT, size: str = str(len(CONTENT))
+) -> None:
+    """The range of the request whatever its If-Range says, as of a server that does not know that."""
+    begin = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    request.send_response(206 if "Range" in request.headers else 200)
+    if "Range" in request.headers:
+        request.send_header("Content-Range", f"bytes {begin}-{len(content) - 1}/{size}")
+    for name, value in headers.items():
+        request.send_header(name, value)
+    request.send_header("Content-Length", str(len(content) - begin))
+    request.end_headers()
+    request.wfile.write(content[begin:])
+
+
+MONDAY, TUESDAY = "Mon, 05 Oct 2026 08:00:00 GMT", "Tue, 06 Oct 2026 08:00:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("note", "headers", "is_joined"),
+    [
+        ({"validator": '"1"'}, {"ETag": '"1"'}, True),
+        ({"validator": '"1"', "total": len(CONTENT)}, {"ETag": '"1"', "Last-Modified": MONDAY}, True),
+        ({"validator": '"0"'}, {"ETag": '"1"'}, False),
+        ({"validator": '"0"'}, {}, False),
+        ({"validator": MONDAY}, {"ETag": '"1"', "Last-Modified": MONDAY}, True),
+        ({"validator": MONDAY}, {}, True),
+        ({"validator": MONDAY}, {"Last-Modified": TUESDAY}, False),
+        ({"validator": '"1"', "total": len(CONTENT) + 1}, {"ETag": '"1"'}, False),
+    ],
+)
+def test_the_rest_is_joined_only_to_its_own_version(
+    files: FileServer, tmp_path: Path, note: dict[str, Any], headers: dict[str, str], is_joined: bool
+) -> None:
+    (tmp_path / corpus_download.PART).write_bytes(CONTENT[:300_000] if is_joined else b"x" * 300_000)
+    (tmp_path / corpus_download.NOTE).write_text(json.dumps(note))
+    files.answer = lambda request: rest_of_any_version(request, headers)
+    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    ranges = [headers.get("Range") for _path, headers in files.requests]
+    assert ranges == (["bytes=300000-"] if is_joined else ["bytes=300000-", None])
+
+
+def test_the_size_of_the_version_that_begins_to_arrive_is_noted(files: FileServer, tmp_path: Path) -> None:
+    files.answer = lambda request: send(request, most=200_000 if "Range" not in request.headers else 0)
+    with pytest.raises(DownloadRefused, match="download_away"):
+        Download(tmp_path, files.target(), 10**6).run()
+    note = json.loads((tmp_path / corpus_download.NOTE).read_text())
+    assert note == {"validator": '"1"', "total": len(CONTENT)}
+    assert (tmp_path / corpus_download.PART).stat().st_size == 200_000
+
+
+def test_a_file_that_cannot_be_written_is_no_error_of_the_network(files: FileServer, tmp_path: Path) -> None:
+    child = limited_command(ChildLimits(file_bytes=300_000), command(tmp_path, files.target(), 10**6))
+    done = subprocess.run(child, env=child_environment("download"), cwd=ROOT, check=True, capture_output=True)
+    (problem,) = json.loads(done.stdout.splitlines()[-1])["failed"]["problems"]
+    assert problem == {"code": "storage", "why": os.strerror(errno.EFBIG)}
+    assert len(files.requests) == 1
 
 
 def test_redirects_at_the_same_host_are_followed(files: FileServer, tmp_path: Path) -> None:

@@ -49,6 +49,14 @@ def test_they_are_those_of_the_job(alice_api: TestClient, alice_user: Person, co
         ]
 
 
+def test_validation_corpora_are_read_too(alice_api: TestClient, alice_user: Person, corpus: str) -> None:
+    other = factories.corpus(alice_user, text=TEXT)
+    fields = {"corpora": [corpus], "validation_corpora": [other], "validation_fraction": 0, **FIELDS}
+    answer = alice_api.post("/api/v1/jobs/samples", json=fields)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["num_validation"] > 0
+
+
 def test_nothing_is_submitted_and_nothing_stays(
     alice: TestClient, corpus: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,6 +139,19 @@ def test_partial_writes_are_deleted_an_hour_after_their_attempt(job: tuple[str, 
     assert torn.parent.exists()
 
 
+def test_what_has_arrived_of_a_download_is_kept_for_a_day(alice_user: Person) -> None:
+    directories = []
+    for hours in (2, 23, 25):
+        directory = storage.corpus(factories.corpus(alice_user, state="failed"))
+        shutil.rmtree(directory)
+        directory.mkdir()
+        (directory / storage.DOWNLOAD_PART).write_bytes(b"In the beginning")
+        age(directory, hours * HOUR)
+        directories.append(directory)
+    all_round()
+    assert [(path / storage.DOWNLOAD_PART).exists() for path in directories] == [True, True, False]
+
+
 def test_unknown_files_are_quarantined_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
     unknown = storage.run(job[0]) / "checkpoints" / "step-7-1"
     saved_checkpoints.unsigned(unknown, 7)
