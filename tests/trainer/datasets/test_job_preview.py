@@ -82,7 +82,7 @@ def test_records_that_are_cut_or_left_out_are_counted(home: Path, tmp_path: Path
     assert shown.num_cut >= 1
 
 
-def labelled(*labels: str) -> list[str]:
+def labeled(*labels: str) -> list[str]:
     return [json.dumps({"text": f"A bottle of {label}, number {n}", "label": label}) for n, label in enumerate(labels)]
 
 
@@ -105,8 +105,8 @@ def test_validation_corpora_are_read_too(home: Path, tmp_path: Path) -> None:
 def test_labels_of_validation_corpora_are_compared_with_whole_corpora_only(
     home: Path, tmp_path: Path, is_whole: bool
 ) -> None:
-    other = write_corpus(tmp_path / "other", labelled("gin", "port"), "classification")
-    records = labelled(*["rum", "gin"] * 200)
+    other = write_corpus(tmp_path / "other", labeled("gin", "port"), "classification")
+    records = labeled(*["rum", "gin"] * 200)
     fields = {"objective": "classification", "validation_corpora": ["other"], "vocab_size": 270}
     held_out = [other.model_copy(update={"id": "other"})]
     run_dir = make_run(home, f"preview-labels-{is_whole}", records, kind="classification", held_out=held_out, **fields)
