@@ -138,29 +138,38 @@ def delete(session: Session, *, principal: Principal, model_id: str) -> None:
     Raises PanelError if an unfinished job starts from the model, or a deployment serves it.
     """
     model = _locked(session, principal, model_id)
-    using = select(Job).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model_id)
-    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
-    if job is not None and job.owner_id != principal.user_id:
-        raise sharing.used_by_another("model_in_use")
-    if job is not None:
-        message = _(
-            "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job.name
-        )
-        raise PanelError(409, "model_in_use", message)
-    deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id == model_id).limit(1))
-    if deployment_name is not None:
-        message = _(
-            "The deployment “{name}” serves this model. Remove it, or deploy another one there.", name=deployment_name
-        )
-        raise PanelError(409, "model_in_use", message)
+    _refuse_in_use(session, model)
     audit_log.record(session, "model_deleted", principal, subject=model.name, subject_id=model_id)
     if "import" in background_tasks.cancel_of(session, BackgroundTask.model_id, model_id):
         fail_import(session, model_id=model_id, problems=[{"code": "import_cancelled"}])
     model.deleted_at = func.now()
 
 
+def _refuse_in_use(session: Session, model: ImportedModel) -> None:
+    """Raise PanelError (409) if an unfinished job starts from a model, or a deployment serves it."""
+    using = select(Job).where(Job.state.not_in(TERMINAL), Job.spec["base_model"].as_string() == model.id)
+    job = session.scalar(using.order_by(Job.owner_id != model.owner_id).limit(1))
+    if job is not None and job.owner_id != model.owner_id:
+        raise sharing.used_by_another("model_in_use")
+    if job is not None:
+        message = _(
+            "The job “{job}” starts from this model and has not finished. Cancel it or wait for its end.", job=job.name
+        )
+        raise PanelError(409, "model_in_use", message)
+    deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id == model.id).limit(1))
+    if deployment_name is not None:
+        message = _(
+            "The deployment “{name}” serves this model. Remove it, or deploy another one there.", name=deployment_name
+        )
+        raise PanelError(409, "model_in_use", message)
+
+
 def purge(session: Session, model: ImportedModel) -> None:
-    """Delete the row of a model, which is locked, for good; the sweep removes its files."""
+    """Delete the row of a model, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a
+    job, a task or a deployment uses it.
+    """
+    _refuse_in_use(session, model)
+    background_tasks.refuse_open(session, BackgroundTask.model_id, model.id, "model_in_use")
     deleted_directories.note(session, storage.base_model(model.id))
     sharing.forget(session, model)
     session.delete(model)

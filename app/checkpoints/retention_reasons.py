@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Row, or_, select
 from sqlalchemy.orm import Session
 
+from app.checkpoints.conditions import usable_of
 from app.core.deployment_models import Deployment
 from app.core.models import TERMINAL, Checkpoint, Job
 from trainer.spec import TrainSpec
@@ -18,8 +19,7 @@ REASONS = ("newest", "best", "pinned", "regular", "origin", "deployed")
 def reasons(session: Session, job_ids: Iterable[str]) -> dict[str, list[str]]:
     """The good checkpoints of these jobs, each with why it is kept; one without a reason may go."""
     columns = (Checkpoint.id, Checkpoint.job_id, Checkpoint.step, Checkpoint.metrics, Checkpoint.pinned)
-    of_jobs = (Checkpoint.job_id.in_(set(job_ids)), Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
-    good = select(*columns).where(*of_jobs)
+    good = select(*columns).where(usable_of(set(job_ids)))
     rows = session.execute(good.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())).all()
     specs = session.execute(select(Job.id, Job.spec).where(Job.id.in_({row.job_id for row in rows})))
     ids = [row.id for row in rows]

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
+from app.checkpoints.conditions import usable_of
 from app.core import audit_log, background_tasks, paging, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
@@ -96,7 +97,7 @@ def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Che
     row = get(session, principal=principal, checkpoint_id=checkpoint_id)
     if job is not None and job.finished_at is None:
         _refuse_to_take_from(session, job, checkpoint_id)
-    refuse_in_use(session, [checkpoint_id], principal)
+    refuse_in_use(session, [checkpoint_id], principal.user_id)
     name = job.name if job is not None else ""
     detail = f"step {row.step}"
     audit_log.record(session, "checkpoint_deleted", principal, subject=name, subject_id=checkpoint_id, detail=detail)
@@ -112,7 +113,10 @@ def restore(session: Session, checkpoint: Checkpoint) -> None:
 
 
 def purge(session: Session, row: Checkpoint) -> None:
-    """Delete a checkpoint, which is locked, for good; the sweep removes its files."""
+    """Delete a checkpoint, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a job, a
+    task or a deployment uses it.
+    """
+    refuse_in_use(session, [row.id], row.owner_id)
     sharing.forget(session, row)
     row.state, row.deleted_at = "deleting", None
 
@@ -127,19 +131,19 @@ def _refuse_to_take_from(session: Session, job: Job, checkpoint_id: str) -> None
         raise PanelError(409, "checkpoint_in_use", message)
 
 
-def refuse_in_use(session: Session, ids: Sequence[str], principal: Principal) -> None:
+def refuse_in_use(session: Session, ids: Sequence[str], owner_id: str) -> None:
     """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, a task works on one, or a
-    deployment serves one. `principal` owns them.
+    deployment serves one. All are of one owner.
     """
     started_from = Job.spec["base_model"].as_string()
     starts = or_(Job.resume_from_id.in_(ids), started_from.in_(ids))
     using = select(Job).where(starts, Job.state.not_in(TERMINAL))
-    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
+    job = session.scalar(using.order_by(Job.owner_id != owner_id).limit(1))
     tasks = select(BackgroundTask).where(
         BackgroundTask.checkpoint_id.in_(ids), BackgroundTask.state.in_(background_tasks.OPEN)
     )
-    task = session.scalar(tasks.order_by(BackgroundTask.owner_id != principal.user_id).limit(1))
-    if any(row is not None and row.owner_id != principal.user_id for row in (job, task)):
+    task = session.scalar(tasks.order_by(BackgroundTask.owner_id != owner_id).limit(1))
+    if any(row is not None and row.owner_id != owner_id for row in (job, task)):
         raise sharing.used_by_another("checkpoint_in_use")
     if job is not None:
         message = _(
@@ -246,9 +250,7 @@ def best_of_job(session: Session, job_id: str) -> Checkpoint | None:
 def _best(session: Session, ids: Sequence[str]) -> dict[str, Checkpoint]:
     """The same of several jobs."""
     reasons = retention_reasons.reasons(session, ids)
-    intact = select(Checkpoint).where(
-        Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None), Checkpoint.job_id.in_(ids)
-    )
+    intact = select(Checkpoint).where(usable_of(ids))
     chosen: dict[str, Checkpoint] = {}
     for row in session.scalars(intact.order_by(Checkpoint.id)):
         if row.job_id not in chosen or "best" not in reasons.get(chosen[row.job_id].id, []):

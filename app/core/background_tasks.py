@@ -232,6 +232,14 @@ def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], row_
     return [task.kind for task in tasks if cancel(task)]
 
 
+def refuse_open(session: Session, subject: InstrumentedAttribute[str | None], row_id: str, code: str) -> None:
+    """Raise PanelError (409) while a task works on a corpus, checkpoint, model or tokenizer."""
+    open_tasks = select(BackgroundTask.id).where(subject == row_id, BackgroundTask.state.in_(OPEN))
+    task_id = session.scalar(open_tasks.limit(1))
+    if task_id is not None:
+        raise PanelError(409, code, _("The task {id} uses this. Cancel it or wait for its end.", id=task_id))
+
+
 def cancel_evaluations(session: Session, *, corpus_id: str) -> None:
     """Cancel the evaluations on a corpus, which is being deleted."""
     uses_corpus = BackgroundTask.options["corpora"].contains([corpus_id])

@@ -349,6 +349,7 @@ class Job(Artifact, Base):
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+    purged_at: Mapped[datetime | None]  # deleted for good; the sweep deletes its metrics in batches, then the row
 
     __table_args__ = (
         CheckConstraint(one_of("state", STATES), name="state"),
@@ -357,6 +358,7 @@ class Job(Artifact, Base):
         Index("ix_job_owner_id_id", "owner_id", "id"),
         Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),
         Index("ix_job_evaluation_due", "id", postgresql_where=text(EVALUATION_IS_DUE)),
+        Index("ix_job_purged_at", "purged_at", postgresql_where=text("purged_at IS NOT NULL")),
     )
 
 

@@ -86,7 +86,7 @@ def visible_to(owner_id: InstrumentedAttribute[Any], principal: Principal) -> Co
     table: Any = owner_id.class_
     if issubclass(table, Artifact):
         return and_(or_(is_own, _is_shared_with(table, principal)), table.deleted_at.is_(None))
-    return and_(is_own, ~_works_on_trash()) if table is BackgroundTask else is_own
+    return and_(is_own, ~works_on_trash()) if table is BackgroundTask else is_own
 
 
 def _is_shared_with(table: Any, principal: Principal) -> ColumnElement[bool]:
@@ -118,7 +118,7 @@ def name_owners(session: Session, principal: Principal, rows: Sequence[Any]) -> 
         row.shared_by = names.get(row.owner_id)
 
 
-def _works_on_trash() -> ColumnElement[bool]:
+def works_on_trash() -> ColumnElement[bool]:
     """Whether the subject of a background task is in the trash. Of checkpoints only their job counts: what was exported
     and measured of one stays when it alone is deleted.
     """
@@ -167,7 +167,8 @@ def is_in_trash(session: Session, table: type[Any], row_id: str, *, principal: P
         return False
     artifacts: Any = table
     own = (artifacts.id == row_id, artifacts.owner_id == principal.user_id, artifacts.deleted_at.is_not(None))
-    return session.scalar(select(exists().where(*own))) or False
+    is_left = true() if table is not Job else Job.purged_at.is_(None)
+    return session.scalar(select(exists().where(*own, is_left))) or False
 
 
 def in_trash() -> PanelError:

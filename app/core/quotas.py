@@ -4,12 +4,13 @@ Disk space counts files and text of corpora (a file once, however many versions 
 checkpoints, base models and exports. A quota is checked when something is begun; what runs is never ended for it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import BigInteger, Float, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Float, case, cast, func, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -20,6 +21,7 @@ from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.models import HELD, Attempt, BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Node
 from app.core.openai_models import Upload
+from app.core.principal import works_on_trash
 
 QUOTA_LOCK = 0x71756F  # of PostgreSQL, beside the hash of a user: any number that nothing else uses
 GPU_PERIOD = timedelta(days=30)
@@ -60,27 +62,46 @@ def usage(session: Session, user_id: str) -> UserUsage:
 
 
 def used_bytes(session: Session, user_id: str) -> int:
-    """The disk space that a user takes, in bytes."""
+    """The disk space that a user takes, in bytes, with what is in the trash."""
+    return _sum_bytes(session, user_id, lambda table: true())
+
+
+def trashed_bytes(session: Session, user_id: str) -> int:
+    """How much less of the disk space a user would take with an empty trash, in bytes."""
+
+    def is_left(table: type[Any]) -> ColumnElement[bool]:
+        left: ColumnElement[bool] = ~works_on_trash() if table is BackgroundTask else table.deleted_at.is_(None)
+        return left
+
+    return used_bytes(session, user_id) - _sum_bytes(session, user_id, is_left)
+
+
+def _sum_bytes(session: Session, user_id: str, is_counted: Callable[[type[Any]], ColumnElement[bool]]) -> int:
+    """The disk space of the rows of a user that are counted, in bytes."""
+    of_corpora = (Corpus.owner_id == user_id, is_counted(Corpus))
     files = (
         select(func.max(CorpusFile.num_bytes).label("size"))
         .join(Corpus, Corpus.id == CorpusFile.corpus_id)
-        .where(Corpus.owner_id == user_id)
+        .where(*of_corpora)
         .group_by(CorpusFile.sha256)
         .subquery()
     )
     file = func.jsonb_array_elements(BackgroundTask.result["files"], type_=JSONB)
+    of_exports = (BackgroundTask.kind == "export", BackgroundTask.state == "succeeded", is_counted(BackgroundTask))
     exports = (
         select(cast(file.op("->>")("size"), BigInteger).label("size"))
-        .where(BackgroundTask.owner_id == user_id, BackgroundTask.kind == "export", BackgroundTask.state == "succeeded")
+        .where(BackgroundTask.owner_id == user_id, *of_exports)
         .subquery()
     )
+    of_models = (ImportedModel.owner_id == user_id, is_counted(ImportedModel))
+    of_checkpoints = (Checkpoint.owner_id == user_id, Checkpoint.state != "deleted", is_counted(Checkpoint))
     sums = (
         select(func.sum(files.c.size)),
         select(func.sum(exports.c.size)),
-        select(func.sum(Corpus.num_text_bytes)).where(Corpus.owner_id == user_id),
+        select(func.sum(Corpus.num_text_bytes)).where(*of_corpora),
         select(func.sum(Upload.num_received)).where(Upload.owner_id == user_id, Upload.state == "pending"),
-        select(func.sum(ImportedModel.num_bytes)).where(ImportedModel.owner_id == user_id),
-        select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.owner_id == user_id, Checkpoint.state != "deleted"),
+        select(func.sum(ImportedModel.num_bytes)).where(*of_models),
+        select(func.sum(Checkpoint.num_bytes)).where(*of_checkpoints),
     )
     downloads = (
         select(Corpus.id)

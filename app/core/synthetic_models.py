@@ -49,6 +49,7 @@ class RecordGeneration(Base):
     endpoint_url: Mapped[str | None]  # None: a model of this installation
     model: Mapped[str]  # as the endpoint calls it, or the ID of a deployment, a checkpoint or a base model
     model_name: Mapped[str]
+    model_id: Mapped[str | None]  # of this installation: the checkpoint or base model, also that of a deployment
     input_price: Mapped[float | None]
     output_price: Mapped[float | None]
     settings: Mapped[RecordSettings] = mapped_column(JsonColumn(RecordSettings))

@@ -49,7 +49,8 @@ class Synthesis(BaseModel):
     parent_name: str
     parent_version: int
     parent_sha256: str
-    model: str
+    model: str  # its name
+    model_id: str | None = None  # the checkpoint or base model; None for an endpoint, and in earlier versions
     endpoint: str | None  # its base URL; None for a model of this installation
     settings: RecordSettings
     num_records: int

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal
 
@@ -227,7 +228,8 @@ def parse_again(
 def named_mappings(session: Session, *, principal: Principal) -> list[CorpusMapping]:
     """The mappings with a name that the corpora of a user were read with, the newest of each name, by name."""
     mapping = Corpus.progress["mapping"]
-    named = select(Corpus).where(Corpus.owner_id == principal.user_id, mapping["name"].as_string() != "")
+    own = (Corpus.owner_id == principal.user_id, Corpus.deleted_at.is_(None))
+    named = select(Corpus).where(*own, mapping["name"].as_string() != "")
     mappings: dict[str, CorpusMapping] = {}
     for corpus in session.scalars(named.order_by(Corpus.id.desc()).limit(MAX_MAPPINGS)):
         if corpus.progress.mapping is not None:
@@ -257,7 +259,11 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
 
 
 def purge(session: Session, corpus: Corpus) -> None:
-    """Delete the row of a corpus, which is locked, for good; the sweep removes its files."""
+    """Delete the row of a corpus, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a
+    job or a task uses it.
+    """
+    _refuse_in_use(session, corpus)
+    background_tasks.refuse_open(session, BackgroundTask.corpus_id, corpus.id, "corpus_in_use")
     background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
     deleted_directories.note(session, storage.corpus(corpus.id))
     sharing.forget(session, corpus)
@@ -265,10 +271,10 @@ def purge(session: Session, corpus: Corpus) -> None:
 
 
 def delete_expired(session: Session) -> None:
-    """Delete the corpora whose lifetime is over and that no unfinished job uses; the sweep removes their files."""
+    """Delete the corpora whose lifetime is over and that nothing unfinished uses; the sweep removes their files."""
     expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
     for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
-        if _job_using(session, corpus) is None:
+        with suppress(PanelError):
             purge(session, corpus)
 
 

@@ -1,15 +1,20 @@
 """Deleting jobs: into the trash, out of it, and for good."""
 
-from sqlalchemy import func, select, update
+from typing import Any
+
+from sqlalchemy import ARRAY, ColumnElement, Text, any_, func, literal_column, select, update
+from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, deleted_directories, sharing, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
+from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job, MetricPoint, MetricRollup, Sample
 from app.core.openai_models import Submission
 from app.core.principal import Principal, own
+
+HISTORY: tuple[type[Any], ...] = (MetricPoint, MetricRollup, Sample)  # tables of which a job may have millions of rows
 
 
 def delete(session: Session, *, principal: Principal, job_id: str) -> None:
@@ -22,7 +27,7 @@ def delete(session: Session, *, principal: Principal, job_id: str) -> None:
     if job.state not in TERMINAL:
         raise PanelError(409, "job_open", _("This job has not ended. Cancel it first, then delete it."))
     ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job_id).with_for_update()).all()
-    checkpoints.refuse_in_use(session, ids, principal)
+    checkpoints.refuse_in_use(session, ids, principal.user_id)
     audit_log.record(session, "job_deleted", principal, subject=job.name, subject_id=job_id)
     job.idempotency_key, job.deleted_at = None, func.now()
     session.flush()
@@ -40,12 +45,38 @@ def restore(session: Session, job: Job) -> None:
 
 
 def purge(session: Session, job: Job) -> None:
-    """Delete a job, which is locked, for good, with its metrics, checkpoints, exports and evaluations; the sweep
-    removes the files.
+    """Delete a job, which is locked, for good, with its checkpoints, exports and evaluations. The sweep removes the
+    files, the metrics and the row.
+
+    Raises PanelError (409) if another job, a task or a deployment uses one of its checkpoints.
     """
-    ids = select(Checkpoint.id).where(Checkpoint.job_id == job.id)
+    ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job.id)).all()
+    checkpoints.refuse_in_use(session, ids, job.owner_id)
     tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
     outputs = [storage.background_task(task_id) for task_id in tasks]
     deleted_directories.note(session, storage.run(job.id), *outputs)
     sharing.forget(session, job)
-    session.delete(job)
+    session.execute(sql_delete(Checkpoint).where(Checkpoint.job_id == job.id))
+    job.purged_at = func.now()
+
+
+def list_purged(session: Session, limit: int) -> list[str]:
+    """The IDs of jobs that were deleted for good and whose rows are left, the oldest first."""
+    purged = select(Job.id).where(Job.purged_at.is_not(None))
+    return list(session.scalars(purged.order_by(Job.purged_at, Job.id).limit(limit)))
+
+
+def delete_rows(session: Session, job_id: str, limit: int) -> bool:
+    """Delete up to `limit` rows of the metrics and samples of a job that was deleted for good, then the job. Returns
+    whether nothing is left.
+    """
+    place: ColumnElement[Any] = literal_column("ctid")  # of a row in its table: no index needs to be read
+    for table in HISTORY:
+        some = select(place).select_from(table).where(table.job_id == job_id).limit(limit).correlate(None)
+        places = func.array(some.scalar_subquery(), type_=ARRAY(Text))
+        deleted = sql_delete(table).where(place == any_(places)).returning(table.job_id)
+        limit -= len(session.execute(deleted).all())
+        if limit <= 0:
+            return False
+    session.execute(sql_delete(Job).where(Job.id == job_id, Job.purged_at.is_not(None)))
+    return True

@@ -68,13 +68,15 @@ def _versions(session: Session, corpora: Sequence[Corpus]) -> dict[tuple[str, in
 
 
 def _corpus_sources(corpus: Corpus, versions: dict[tuple[str, int], str]) -> list[str | None]:
-    """A cleaned version comes of another one, generated records of documents and a model, others of the one before."""
+    """A cleaned version comes of another one, generated records of documents, a model and the version that they were
+    added to, others of the version before.
+    """
     if corpus.cleaning is not None:
         return [corpus.cleaning.parent_id]
+    before = versions.get((corpus.lineage_id, corpus.version - 1))
     if corpus.synthesis is not None:
-        is_ours = corpus.synthesis.endpoint is None
-        return [corpus.synthesis.parent_id, corpus.synthesis.model if is_ours else None]
-    return [versions.get((corpus.lineage_id, corpus.version - 1))]
+        return [corpus.synthesis.parent_id, corpus.synthesis.model_id, before]
+    return [before]
 
 
 def _training_jobs(session: Session, tokenizers: Sequence[str]) -> dict[str, list[str]]:
@@ -98,13 +100,12 @@ def products(session: Session, principal: Principal, rows: Sequence[Row]) -> lis
     corpora, tokenizers, jobs = ids[Corpus], ids[Tokenizer], ids[Job]
     models = [*ids[ImportedModel], *ids[Checkpoint]]
     lineages = {row.lineage_id for row in rows if isinstance(row, Corpus)}
-    writers = [*models, *ids[Deployment]]
     conditions: dict[type[Any], ColumnElement[bool]] = {
         Corpus: or_(
             Corpus.lineage_id.in_(lineages),
             Corpus.cleaning["parent_id"].as_string().in_(corpora),
             Corpus.synthesis["parent_id"].as_string().in_(corpora),
-            Corpus.synthesis["model"].as_string().in_(writers),
+            Corpus.synthesis["model_id"].as_string().in_(models),
         ),
         Tokenizer: or_(
             _names_any(Tokenizer.corpora, corpora),

@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 from app.base_models import service as base_models
 from app.base_models.limits import traits_of_checkpoints
 from app.checkpoints import service as checkpoints
+from app.checkpoints.conditions import usable_of
 from app.core import db, queue, storage
 from app.core.errors import bad_field
 from app.core.formatting import number
@@ -315,7 +316,6 @@ def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
 def checkpoints_of_job(session: Session, *, principal: Principal, job_id: str) -> tuple[Job, list[Checkpoint]]:
     """A job and its intact checkpoints, the first step first; also of a job that runs. Raises 404."""
     job = visible(session, Job, job_id, principal=principal)
-    of_job = (Checkpoint.job_id == job_id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
-    own = select(Checkpoint).where(*of_job)
+    own = select(Checkpoint).where(usable_of([job_id]))
     newest = {row.step: row for row in session.scalars(own.order_by(Checkpoint.step, Checkpoint.fence))}
     return job, list(newest.values())

@@ -137,6 +137,7 @@ def _synthesis(generation: RecordGeneration, num_records: int, num_edited: int) 
         parent_version=generation.corpus_version,
         parent_sha256=generation.corpus_sha256,
         model=generation.model_name,
+        model_id=generation.model_id,
         endpoint=generation.endpoint_url,
         settings=generation.settings,
         num_records=num_records,

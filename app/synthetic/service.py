@@ -85,13 +85,14 @@ def _choose_model(
     if request.max_cost is not None:
         message = _("Models of this installation cost nothing. Limit the tokens instead.")
         raise bad_field("max_cost", "price_missing", message)
-    generation.model, generation.model_name = _own_model(session, principal, request.model)
+    _use_own_model(session, principal, generation, request.model)
 
 
 def use_endpoint(generation: RecordGeneration, endpoint: ModelEndpoint) -> None:
     """Have an endpoint write the records: copy from it what outlives it."""
     generation.endpoint_id, generation.endpoint_url = endpoint.id, endpoint.base_url
     generation.model, generation.model_name = endpoint.model, f"{endpoint.name} · {endpoint.model}"
+    generation.model_id = None
     generation.input_price, generation.output_price = endpoint.input_price, endpoint.output_price
 
 
@@ -102,17 +103,20 @@ def _endpoint(session: Session, principal: Principal, endpoint_id: str) -> Model
         raise bad_field("endpoint", "endpoint_unknown", error.message) from None
 
 
-def _own_model(session: Session, principal: Principal, name: str) -> tuple[str, str]:
-    """The ID and name of a deployment, or of a checkpoint or base model that generates text. Raises PanelError."""
+def _use_own_model(session: Session, principal: Principal, generation: RecordGeneration, name: str) -> None:
+    """Have a deployment, or a checkpoint or base model that generates text, write the records. Raises PanelError."""
     deployment = calls.find(session, principal=principal, name=name)
     if deployment is not None:
-        return deployment.id, deployment.name
+        generation.model, generation.model_name = deployment.id, deployment.name
+        generation.model_id = deployment.model_id
+        return
     try:
         playground.model_path(session, principal, name, "generate")
         group = playground.get_model(session, principal=principal, model_id=name)
     except PanelError as error:
         raise bad_field("model", "model_unfit", error.message) from None
-    return name, group.choices[0].label if group is not None else name
+    generation.model, generation.model_name = name, group.choices[0].label if group is not None else name
+    generation.model_id = name
 
 
 def _enqueue(session: Session, generation: RecordGeneration) -> None:

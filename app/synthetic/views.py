@@ -72,6 +72,6 @@ def draft_answers(session: Session, generation: RecordGeneration, rows: Sequence
 
 def synthesis_answer(synthesis: Synthesis) -> SynthesisAnswer:
     """How a corpus was made."""
-    same = synthesis.model_dump(exclude={"settings"})
+    same = synthesis.model_dump(exclude={"settings", "model_id"})
     used = synthesis.settings.model_dump(include={"kind", "template", "seed", "temperature"})
     return SynthesisAnswer(**same, **used)

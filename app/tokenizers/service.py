@@ -169,24 +169,33 @@ def delete_tokenizer(session: Session, *, principal: Principal, tokenizer_id: st
     Raises PanelError: 404, or 409 while a job uses it.
     """
     tokenizer = own(session, Tokenizer, tokenizer_id, principal=principal)
-    uses_tokenizer = or_(Job.tokenizer_id == tokenizer_id, Job.spec["tokenizer"].as_string() == tokenizer_id)
-    using = select(Job).where(Job.state.not_in(TERMINAL), uses_tokenizer)
-    job = session.scalar(using.order_by(Job.owner_id != principal.user_id).limit(1))
-    if job is not None and job.owner_id != principal.user_id:
-        raise sharing.used_by_another("tokenizer_in_use")
-    if job is not None:
-        message = _(
-            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job.name
-        )
-        raise PanelError(409, "tokenizer_in_use", message)
+    _refuse_in_use(session, tokenizer)
     audit_log.record(session, "tokenizer_deleted", principal, subject=tokenizer.name, subject_id=tokenizer_id)
     if background_tasks.cancel_of(session, BackgroundTask.tokenizer_id, tokenizer_id):
         fail(session, tokenizer_id=tokenizer_id, problems=[{"code": "tokenizer_cancelled"}])
     tokenizer.deleted_at = func.now()
 
 
+def _refuse_in_use(session: Session, tokenizer: Tokenizer) -> None:
+    """Raise PanelError (409) if an unfinished job uses a tokenizer."""
+    uses_tokenizer = or_(Job.tokenizer_id == tokenizer.id, Job.spec["tokenizer"].as_string() == tokenizer.id)
+    using = select(Job).where(Job.state.not_in(TERMINAL), uses_tokenizer)
+    job = session.scalar(using.order_by(Job.owner_id != tokenizer.owner_id).limit(1))
+    if job is not None and job.owner_id != tokenizer.owner_id:
+        raise sharing.used_by_another("tokenizer_in_use")
+    if job is not None:
+        message = _(
+            "The job “{job}” uses this tokenizer and has not finished. Cancel it or wait for its end.", job=job.name
+        )
+        raise PanelError(409, "tokenizer_in_use", message)
+
+
 def purge(session: Session, tokenizer: Tokenizer) -> None:
-    """Delete a tokenizer, whose row is locked, for good; the sweep removes its files."""
+    """Delete a tokenizer, whose row is locked, for good; the sweep removes its files. Raises PanelError (409) if a job
+    or a task uses it.
+    """
+    _refuse_in_use(session, tokenizer)
+    background_tasks.refuse_open(session, BackgroundTask.tokenizer_id, tokenizer.id, "tokenizer_in_use")
     deleted_directories.note(session, storage.tokenizer(tokenizer.id))
     sharing.forget(session, tokenizer)
     session.delete(tokenizer)

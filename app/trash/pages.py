@@ -1,12 +1,19 @@
 """HTML routes of the trash."""
 
+from collections.abc import Callable
+
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from sqlalchemy.orm import Session
+from starlette.datastructures import FormData
 
 from app.core import db, disk, trash
+from app.core.i18n import _
+from app.core.principal import Principal
 from app.trash import service
+from app.trash.schemas import TrashKind
 from app.web.auth import Reader, Submitter
-from app.web.bulk import chosen
+from app.web.bulk import BulkOutcome, change_each, chosen
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
@@ -25,6 +32,12 @@ LISTS = {
 @router.get("/trash")
 def show_trash(request: Request, principal: Reader, after: After = None) -> Response:
     """What the user has deleted, with the buttons to restore it or to delete it for good."""
+    return _page(request, principal, after=after)
+
+
+def _page(
+    request: Request, principal: Principal, outcome: BulkOutcome | None = None, after: str | None = None
+) -> Response:
     with db.transaction() as session:
         rows, following = service.list_trash(session, principal=principal, limit=PAGE_ROWS, after=after)
         count, num_bytes = service.total(session, principal=principal)
@@ -40,14 +53,22 @@ def show_trash(request: Request, principal: Reader, after: After = None) -> Resp
         addresses=LISTS,
         num_days=trash.LIFETIME.days,
         is_disk_low=disk.is_low(),
+        outcome=outcome,
+        status=409 if outcome is not None and outcome.is_refused else 200,
     )
 
 
 @router.post("/trash/restore")
-def restore(principal: Submitter, form: FormBody) -> Response:
+def restore(request: Request, principal: Submitter, form: FormBody) -> Response:
     """Restore what was chosen, and redirect to its page, or to the list of the first one if there are several."""
-    ids = chosen(form, "row")
-    kinds = service.change_each(service.restore, principal, ids)
+    kinds: list[TrashKind] = []
+
+    def verb(session: Session, row_id: str) -> None:
+        kinds.append(service.restore(session, principal=principal, row_id=row_id))
+
+    ids, outcome = _change_each(principal, "restore", form, verb)
+    if outcome.refused:
+        return _page(request, principal, outcome)
     if not kinds:
         return RedirectResponse("/trash", status_code=303)
     address = LISTS[kinds[0]]
@@ -55,10 +76,30 @@ def restore(principal: Submitter, form: FormBody) -> Response:
 
 
 @router.post("/trash/delete")
-def delete(principal: Submitter, form: FormBody) -> Response:
-    """Delete what was chosen for good."""
-    service.change_each(service.purge, principal, chosen(form, "row"))
-    return RedirectResponse("/trash", status_code=303)
+def delete(request: Request, principal: Submitter, form: FormBody) -> Response:
+    """Delete what was chosen for good. What a job, a task or a deployment uses stays, and the page says so."""
+
+    def verb(session: Session, row_id: str) -> None:
+        service.purge(session, principal=principal, row_id=row_id)
+
+    _ids, outcome = _change_each(principal, "purge", form, verb)
+    return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)
+
+
+def _change_each(
+    principal: Principal, action: str, form: FormData, verb: Callable[[Session, str], None]
+) -> tuple[list[str], BulkOutcome]:
+    """Change what was chosen and is still in the trash. Returns its IDs, and the outcome."""
+    ids = chosen(form, "row")
+    if not ids:
+        return ids, BulkOutcome(action, refused={_("Choose at least one entry of the list."): []})
+    with db.transaction() as session:
+        ids = trash.of_user(session, principal, ids)
+
+    def name_of(session: Session, row_id: str) -> str:
+        return service.name(session, principal=principal, row_id=row_id)
+
+    return ids, change_each(action, ids, verb, name_of)
 
 
 @router.post("/trash/empty")

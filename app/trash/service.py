@@ -1,8 +1,10 @@
 """What a user has in the trash: listed together, restored, or deleted for good."""
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, Subquery, cast, func, literal, null, select, tuple_, union_all
@@ -10,8 +12,9 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, disk, storage, trash
-from app.core.errors import PanelError
+from app.core import audit_log, db, disk, quotas, storage, trash
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, not_found
 from app.corpora import service as corpora
@@ -19,7 +22,8 @@ from app.jobs import deletion as jobs
 from app.tokenizers import service as tokenizers
 from app.trash.schemas import TrashedAnswer, TrashKind
 
-BATCH = 100  # rows that one transaction deletes
+BATCH = 100  # rows that are read at once
+EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def _restore(_session: Session, row: Any) -> None:
@@ -38,7 +42,6 @@ class Kind:
 
 
 _OF_JOB = select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.job_id == Job.id, Checkpoint.state != "deleted")
-_JOB_OF = select(Job.deleted_at).where(Job.id == Checkpoint.job_id).scalar_subquery()
 _NAME_OF_JOB = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
 KINDS = (  # jobs first: their checkpoints go with them
     Kind("job", Job, func.coalesce(_OF_JOB.scalar_subquery(), 0), jobs.purge, jobs.restore),
@@ -62,24 +65,37 @@ def _rows(principal: Principal) -> Subquery:
             cast(kind.num_bytes, BigInteger).label("num_bytes"),
             kind.table.deleted_at.label("deleted_at"),
         )
-        own = select(*columns).where(kind.table.owner_id == principal.user_id, kind.table.deleted_at.is_not(None))
-        queries.append(own.where(_JOB_OF.is_(None)) if is_checkpoint else own)
+        own = (kind.table.owner_id == principal.user_id, trash.is_restorable(kind.table))
+        queries.append(select(*columns).where(*own))
     return union_all(*queries).subquery()
 
 
 def list_trash(
     session: Session, *, principal: Principal, limit: int = 50, after: str | None = None
 ) -> tuple[list[TrashedAnswer], str | None]:
-    """What is in the trash of a user, the last deleted first, and the cursor of the next page: the ID of a row."""
+    """What is in the trash of a user, the last deleted first, and the cursor of the next page: when the last row was
+    deleted, and its ID, so that the row itself may be gone by then. Raises PanelError for another cursor.
+    """
     rows = _rows(principal)
     place = tuple_(rows.c.deleted_at, rows.c.id)
     query = select(rows)
     if after is not None:
-        other = _rows(principal)
-        query = query.where(place < select(other.c.deleted_at, other.c.id).where(other.c.id == after).scalar_subquery())
+        deleted_at, row_id = _parse_cursor(after)
+        query = query.where(place < tuple_(literal(deleted_at, rows.c.deleted_at.type), literal(row_id)))
     listed = session.execute(query.order_by(rows.c.deleted_at.desc(), rows.c.id.desc()).limit(limit + 1)).all()
     data = [_answer(row) for row in listed[:limit]]
-    return data, data[-1].id if len(listed) > limit else None
+    return data, _cursor(data[-1]) if len(listed) > limit else None
+
+
+def _cursor(row: TrashedAnswer) -> str:
+    return f"{(row.deleted_at - EPOCH) // timedelta(microseconds=1)}-{row.id}"
+
+
+def _parse_cursor(cursor: str) -> tuple[datetime, str]:
+    parts = re.fullmatch(r"([0-9]{1,17})-([0-9a-z]{1,32})", cursor)
+    if parts is None:
+        raise bad_field("after", "cursor_invalid", _("This is not the `next` of a page of the trash. Leave it out."))
+    return EPOCH + timedelta(microseconds=int(parts[1])), parts[2]
 
 
 def _answer(row: Any) -> TrashedAnswer:
@@ -90,12 +106,9 @@ def _answer(row: Any) -> TrashedAnswer:
 
 
 def total(session: Session, *, principal: Principal) -> tuple[int, int]:
-    """How many things a user has in the trash, and the size of their files in bytes, without tokenizers."""
-    rows = _rows(principal)
-    count, num_bytes = session.execute(
-        select(func.count(), func.coalesce(func.sum(rows.c.num_bytes), 0)).select_from(rows)
-    ).one()
-    return int(count), int(num_bytes)
+    """How many things a user has in the trash, and what emptying it frees of the quota of disk space, in bytes."""
+    count = session.scalar(select(func.count()).select_from(_rows(principal)))
+    return count or 0, quotas.trashed_bytes(session, principal.user_id)
 
 
 def _find(session: Session, principal: Principal, row_id: str) -> tuple[Kind, Any]:
@@ -119,7 +132,10 @@ def restore(session: Session, *, principal: Principal, row_id: str) -> TrashKind
 
 
 def purge(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
-    """Delete something in the trash for good, and answer its kind; the sweep removes its files. Raises 404."""
+    """Delete something in the trash for good, and answer its kind; the sweep removes its files.
+
+    Raises PanelError: 404, or 409 if a job, a task or a deployment uses it.
+    """
     kind, row = _find(session, principal, row_id)
     audit_log.record(
         session, "trash_emptied", principal, subject=_name(session, row), subject_id=row_id, detail=kind.word
@@ -128,29 +144,23 @@ def purge(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
     return kind.word
 
 
+def name(session: Session, *, principal: Principal, row_id: str) -> str:
+    """What something in the trash is called. Raises 404."""
+    return _name(session, _find(session, principal, row_id)[1])
+
+
 def _name(session: Session, row: Any) -> str:
     return session.get_one(Job, row.job_id).name if isinstance(row, Checkpoint) else str(row.name)
 
 
-def change_each(verb: Callable[..., TrashKind], principal: Principal, ids: Sequence[str]) -> list[TrashKind]:
-    """Restore or delete several things, each in a transaction of its own, and answer their kinds.
-
-    What is not in the trash is left out.
-    """
-    kinds: list[TrashKind] = []
-    for row_id in ids:
-        with suppress(PanelError), db.transaction() as session:
-            kinds.append(verb(session, principal=principal, row_id=row_id))
-    return kinds
-
-
-def empty(principal: Principal) -> int:
-    """Delete everything in the trash of a user for good. Returns how many things that were."""
-    num_deleted = 0
+def empty(principal: Principal) -> None:
+    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses."""
+    after: str | None = None
     while True:
         with db.transaction() as session:
-            rows, _next = list_trash(session, principal=principal, limit=BATCH)
-        num_now = len(change_each(purge, principal, [row.id for row in rows]))
-        if num_now == 0:
-            return num_deleted
-        num_deleted += num_now
+            rows, after = list_trash(session, principal=principal, limit=BATCH, after=after)
+        for row in rows:
+            with suppress(PanelError), db.transaction() as session:
+                purge(session, principal=principal, row_id=row.id)
+        if after is None:
+            return

@@ -10,10 +10,11 @@ from fastapi.templating import Jinja2Templates
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from sqlalchemy.orm import Session
 
-from app.core import db, i18n, queue
+from app.core import db, i18n, queue, trash
 from app.core.errors import PanelError
 from app.core.formatting import compact, file_size, instant, number, span
 from app.core.i18n import _
+from app.core.principal import Principal
 from app.core.settings import ROOT
 from app.web import auth, navigation
 from app.web.static_files import STATIC_PATH
@@ -49,6 +50,8 @@ def page(request: Request, template: str, status: int = 200, **context: Any) -> 
     if context["principal"] is not None:
         with db.transaction() as session:
             context["num_unread"] = count_unread(session, context["principal"].user_id)
+            if "trashed" in request.query_params:
+                context.setdefault("trashed", _trashed(session, request, context["principal"]))
     return render(request, template, status, **context)
 
 
@@ -57,14 +60,15 @@ def render(request: Request, template: str, status: int, **context: Any) -> HTML
     context.setdefault("num_unread", 0)
     context.setdefault("shared_by", None)  # the name of the owner, on the page of what another user shares
     moved = getattr(context.get("outcome"), "trashed", None)
-    context.setdefault("trashed", moved or _trashed(request))
+    context["trashed"] = moved or context.get("trashed", [])
     context["theme"] = request.cookies.get(THEME_COOKIE, "system")
     return templates.TemplateResponse(request, template, context, status_code=status)
 
 
-def _trashed(request: Request) -> list[str]:
-    """The IDs of what an action has just moved to the trash, which the page offers to restore."""
-    return [row_id for row_id in request.query_params.getlist("trashed") if re.fullmatch("[0-9a-z]{1,32}", row_id)][:1]
+def _trashed(session: Session, request: Request, principal: Principal) -> list[str]:
+    """The ID of what an action has just moved to the trash, which the page offers to restore, if it is there."""
+    ids = [row_id for row_id in request.query_params.getlist("trashed") if re.fullmatch("[0-9a-z]{1,32}", row_id)]
+    return trash.of_user(session, principal, ids[:1])
 
 
 def handle_form_action(

@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
+from app.checkpoints.conditions import usable_of
 from app.core.json_shapes import JobProgress, Notice
 from app.core.models import HELD, Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
@@ -111,8 +112,7 @@ def _memory_bytes(job: Job, spec: TrainSpec) -> int:
 
 def _saved(session: Session, job: Job) -> list[Saved]:
     """The job's own checkpoints, newest first, then the one that the job continues from."""
-    of_job = (Checkpoint.job_id == job.id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
-    own = select(Checkpoint).where(*of_job)
+    own = select(Checkpoint).where(usable_of([job.id]))
     rows = list(session.scalars(own.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc())))
     origin = session.get(Checkpoint, job.resume_from_id) if job.resume_from_id else None
     if origin is not None and origin.state == "ready":

@@ -91,10 +91,13 @@ def checkpoint_in_use(
             raise bad_field(unknown.fields[0].field, error.code, error.message) from error
         raise unknown from error
     # The job deletes checkpoints only while it is locked: those that exist now stay until the new job is stored.
-    job = session.get(Job, checkpoint.job_id, with_for_update={"read": True})
+    job = session.get(Job, checkpoint.job_id, with_for_update={"read": True}, populate_existing=True)
     if job is None:  # it was deleted meanwhile
         raise unknown
     session.refresh(checkpoint)
+    if job.deleted_at is not None or checkpoint.deleted_at is not None:  # moved to the trash meanwhile
+        is_own = checkpoint.owner_id == principal.user_id
+        raise bad_field(unknown.fields[0].field, "in_trash", in_trash().message) if is_own else unknown
     return checkpoint, job
 
 

@@ -22,6 +22,7 @@ from sqlalchemy.orm import Session
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, db, deleted_directories, idempotency, storage, trash
+from app.core.errors import PanelError
 from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.corpora import open_uploads
 from app.corpora import service as corpora
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 BATCH = 4  # checkpoints removed in a round, and run directories looked into
 SECONDS = 1.0  # after which a round starts nothing more: jobs wait for the scheduler in the meantime
+ROWS = 10_000  # of the metrics of a job, deleted in one transaction
 MAX_PURGED = 20  # rows of each kind that a round deletes from the trash
 UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
 DAY = 24 * 3600.0
@@ -51,7 +53,7 @@ class Sweep:
 
     def step(self) -> int:
         """Remove a few items and return how many. I/O errors are logged, and the item is retried later."""
-        actions = _deleted_checkpoints() + _deleted_directories()
+        actions = _deleted_checkpoints() + _deleted_directories() + _purged_jobs()
         runs = list(islice(self._ahead, BATCH))
         if not runs:  # every run directory was visited
             actions += _scan(_orphaned_directories)
@@ -98,6 +100,19 @@ def _deleted_directories() -> list[Action]:
         return [partial(_remove_directory, path) for path in deleted_directories.list_pending(session, BATCH)]
 
 
+def _purged_jobs() -> list[Action]:
+    with db.transaction() as session:
+        return [partial(_delete_rows, job_id) for job_id in jobs.list_purged(session, BATCH)]
+
+
+def _delete_rows(job_id: str) -> None:
+    """Delete some rows of a job that was deleted for good: a long job has millions."""
+    with db.transaction() as session:
+        is_done = jobs.delete_rows(session, job_id, ROWS)
+    if is_done:
+        log.info("sweep: deleted the job %s", job_id)
+
+
 def _remove_directory(path: str) -> None:
     _remove_directory_at_once(storage.data() / path, path.replace("/", "-"))
     with db.transaction() as session:
@@ -121,7 +136,7 @@ def _run_actions(run: Path) -> list[Action]:
     with db.transaction() as session:
         job = session.get(Job, run.name)
         recorded = set(session.scalars(select(Checkpoint.path).where(Checkpoint.job_id == run.name)))
-    if job is None:
+    if job is None or job.purged_at is not None:
         return []
     unfinished = [
         path
@@ -190,7 +205,9 @@ def _orphaned_directories() -> list[Action]:
 
 
 def _purge_trash(session: Session) -> None:
-    """Delete for good what has been in the trash for its time, jobs first: their checkpoints go with them."""
+    """Delete for good what has been in the trash for its time, jobs first: their checkpoints go with them. What a
+    job, a task or a deployment uses waits for the next time.
+    """
     purges: tuple[tuple[type[Any], Callable[[Session, Any], None]], ...] = (
         (Job, jobs.purge),
         (Checkpoint, checkpoints.purge),
@@ -200,7 +217,8 @@ def _purge_trash(session: Session) -> None:
     )
     for table, purge in purges:
         for row in trash.list_expired(session, table, MAX_PURGED):
-            purge(session, row)
+            with suppress(PanelError):
+                purge(session, row)
         session.flush()
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from app.checkpoints.conditions import usable_of
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job
 from app.jobs.planning import validation
@@ -48,8 +49,7 @@ class Action:
 
 def offered(session: Session, job: Job) -> list[Action]:
     """The actions for a failed job, the most promising first."""
-    of_job = (Checkpoint.job_id == job.id, Checkpoint.state == "ready", Checkpoint.deleted_at.is_(None))
-    newest = select(Checkpoint).where(*of_job)
+    newest = select(Checkpoint).where(usable_of([job.id]))
     checkpoint = session.scalar(newest.order_by(Checkpoint.step.desc(), Checkpoint.fence.desc()).limit(1))
     actions = []
     if checkpoint is not None and validation.is_resumable(checkpoint) and checkpoint.step < (job.max_steps or 0):

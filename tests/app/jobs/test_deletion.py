@@ -1,5 +1,6 @@
 """Jobs, checkpoints and tokenizers are deleted: not while something uses them, into the trash, then completely."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from app.core.models import (
     MetricRollup,
     Tokenizer,
 )
+from app.jobs import deletion
 from app.jobs.attempts import attempts
+from app.jobs.scheduling import sweep as sweep_module
 from app.jobs.scheduling.rescan import rescan
 from app.jobs.scheduling.sweep import Sweep
 from app.tokenizers import service as tokenizers_service
@@ -83,11 +86,44 @@ def test_a_job_is_deleted_with_all_that_belongs_to_it(alice_api: TestClient, ali
     assert alice_api.get(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 404
     assert rows_of(job_id) > 0
     assert alice_api.delete("/api/v1/trash").status_code == 204
-    assert rows_of(job_id) == 0
     sweep()
+    assert rows_of(job_id) == 0
     assert not storage.run(job_id).exists()
     assert not storage.background_task(task_id).exists()
     assert list((storage.data() / "trash").iterdir()) == []
+
+
+def test_the_metrics_of_a_deleted_job_are_deleted_in_batches(
+    alice: TestClient, alice_user: Person, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, _checkpoint_id = ended(alice_user, corpus, max_steps=9, warmup_steps=1)
+    assert alice.delete(f"/api/v1/jobs/{job_id}").status_code == 204
+    assert alice.delete(f"/api/v1/trash/{job_id}").status_code == 204
+    assert alice.post(f"/api/v1/trash/{job_id}/restore").status_code == 404
+    assert alice.get(f"/api/v1/jobs/{job_id}").json()["code"] == "not_found"
+    monkeypatch.setattr(sweep_module, "ROWS", 4)
+    assert jobs_purged() == [job_id]
+    counts = [points_of(job_id)]
+    while jobs_purged():
+        assert len(counts) < 99
+        Sweep().step()
+        counts.append(points_of(job_id))
+    assert counts[0] > 8
+    assert max(before - after for before, after in pairwise(counts)) == 4
+    assert (counts[-1], rows_of(job_id)) == (0, 0)
+    with db.transaction() as session:
+        assert session.get(Job, job_id) is None
+
+
+def jobs_purged() -> list[str]:
+    with db.transaction() as session:
+        return deletion.list_purged(session, 9)
+
+
+def points_of(job_id: str) -> int:
+    with db.transaction() as session:
+        tables = (MetricPoint, MetricRollup)
+        return sum(session.scalar(select(func.count()).where(table.job_id == job_id)) or 0 for table in tables)
 
 
 def test_a_deleted_job_is_not_restored_before_its_files_are_removed(

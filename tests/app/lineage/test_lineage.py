@@ -11,6 +11,7 @@ from app.core import db
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import Cleaning, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.synthetic_shapes import RecordSettings, Synthesis
 from app.lineage import service
 from app.lineage.drawing import BOX_HEIGHT, BOX_WIDTH, draw, shortened
 from app.lineage.pages import KIND_WORDS
@@ -129,6 +130,46 @@ def test_a_model_from_elsewhere_leads_to_the_jobs_that_start_from_it(alice_user:
         ("model", "Elder", "a/b@c"),
         ("job", "Younger", "8 steps"),
     ]
+
+
+def test_generated_records_come_of_their_model_their_documents_and_the_version_before(
+    story: dict[str, str], alice_user: Person, alice: TestClient
+) -> None:
+    first, second = (factories.corpus(alice_user, name="Questions") for _version in range(2))
+    settings = RecordSettings(
+        kind="question_answer",
+        language="en",
+        template="{document}",
+        num_documents=2,
+        max_characters=8000,
+        seed=0,
+        records_per_document=1,
+        num_turns=2,
+        temperature=0,
+        max_tokens=80,
+    )
+    synthesis = Synthesis(
+        generation_id="g",
+        parent_id=story["text"],
+        parent_name="Fables",
+        parent_version=1,
+        parent_sha256="0",
+        model="Oracle",
+        model_id=story["checkpoint"],
+        endpoint=None,
+        settings=settings,
+        num_records=1,
+        num_edited=0,
+    )
+    with db.transaction() as session:
+        row = session.get_one(Corpus, second)
+        row.lineage_id, row.version, row.synthesis = first, 2, synthesis
+    sources = {(link["source"], link["target"]) for link in lineage(alice, second)["links"]}
+    assert {(story[name], second) for name in ("text", "checkpoint")} | {(first, second)} <= sources
+    products = {(link["source"], link["target"]) for link in lineage(alice, story["checkpoint"])["links"]}
+    assert (story["checkpoint"], second) in products
+    with db.transaction() as session:
+        session.delete(session.get_one(Corpus, second))
 
 
 def test_a_tokenizer_comes_of_the_job_that_trained_it(alice_user: Person, alice: TestClient) -> None:

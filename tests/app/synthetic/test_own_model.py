@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.core import db
+from app.core.synthetic_models import RecordGeneration
 from app.core.synthetic_shapes import RecordSettings
 from app.synthetic import prompts
 from tests.app.playground.conftest import (  # noqa: F401 - fixtures
@@ -76,6 +78,8 @@ def test_a_deployment_writes_records_at_no_cost(
     generation = state(alice, started.json()["id"])
     assert (generation["state"], generation["num_done"], generation["cost"]) == ("succeeded", 2, 0)
     assert (generation["malformed"], generation["model_name"]) == ({}, "scribe")
+    with db.transaction() as session:
+        assert session.get_one(RecordGeneration, generation["id"]).model_id == checkpoint.id
     assert [row["cells"] for row in records(alice, generation["id"])] == [["Cold?", "Yes."]] * 2
     assert min(generation["num_prompt_tokens"], generation["num_tokens"]) > 0
     usage = alice.get(f"/api/v1/deployments/{deployment.json()['id']}").json()["last_day"]

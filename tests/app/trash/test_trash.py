@@ -3,19 +3,23 @@
 import json
 import re
 from datetime import timedelta
+from html import unescape
 from typing import Any
 
 import pytest
-from sqlalchemy import func, update
+from sqlalchemy import delete, func, select, update
 from starlette.testclient import TestClient
 
-from app.core import db, deleted_directories, storage, trash
-from app.core.json_shapes import TokenizerFacts
+from app.core import db, deleted_directories, quotas, storage, trash
+from app.core.formatting import file_size
+from app.core.json_shapes import CorpusMapping, TaskResult, TokenizerFacts
 from app.core.model_base import new_id
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Tokenizer
+from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling.sweep import Sweep
 from app.tokenizers import service as tokenizers
+from app.trash import service
 from tests.app.core.test_principal import imported_model
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
@@ -238,6 +242,92 @@ def test_an_older_version_stands_in_the_list_while_the_newest_is_in_the_trash(
     assert old in ids()
 
 
+def used_by(kind: str, row_id: str, owner: Person, corpus: str) -> tuple[type[Any], str]:
+    """What still uses a row when it is in the trash: an unfinished job, or an open task of a tokenizer."""
+    with db.transaction() as session:
+        if kind == "tokenizers":
+            task = BackgroundTask(owner_id=owner.id, tokenizer_id=row_id, kind="tokenizer")
+            session.add(task)
+            session.flush()
+            return BackgroundTask, task.id
+    job_id = factories.submitted(owner, row_id if kind == "corpora" else corpus, **STEPS)
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        if kind == "models":
+            job.spec = job.spec.model_copy(update={"base_model": row_id})
+        elif kind == "checkpoints":
+            job.resume_from_id = row_id
+        elif kind == "jobs":
+            job.resume_from_id = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == row_id)).first()
+    return Job, job_id
+
+
+@pytest.mark.parametrize(("kind", "word", "create", "table"), KINDS)
+def test_what_something_uses_is_not_deleted_for_good(
+    alice: TestClient, alice_user: Person, corpus: str, kind: str, word: str, create: Any, table: type[Any]
+) -> None:
+    row_id = create(alice_user)
+    user_table, user_id = used_by(kind, row_id, alice_user, corpus)
+    with db.transaction() as session:
+        if table is Job:
+            session.execute(update(Checkpoint).where(Checkpoint.job_id == row_id).values(deleted_at=func.now()))
+        session.execute(update(table).where(table.id == row_id).values(deleted_at=func.now()))
+    code = {"jobs": "checkpoint_in_use", "corpora": "corpus_in_use"}.get(kind, f"{word}_in_use")
+    refused = alice.delete(f"{PATH}/{row_id}")
+    assert (refused.status_code, refused.json()["code"]) == (409, code)
+    page = alice.post("/trash/delete", data={"row": row_id})
+    assert (page.status_code, refused.json()["title"] in unescape(page.text)) == (409, True)
+    assert alice.delete(PATH).status_code == 204
+    outlive(row_id, table)
+    sweep()
+    assert row_id in [entry["id"] for entry in listed(alice)]
+    with db.transaction() as session:
+        session.execute(update(user_table).where(user_table.id == user_id).values(state="cancelled"))
+    sweep()
+    assert row_id not in [entry["id"] for entry in listed(alice)]
+
+
+def test_checkpoints_of_a_job_that_can_be_restored_stay_with_it(
+    alice: TestClient, alice_user: Person, corpus: str
+) -> None:
+    job_id, checkpoint_id = factories.finished(alice_user, corpus, **STEPS)
+    assert alice.delete(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 204
+    assert alice.delete(f"/api/v1/jobs/{job_id}").status_code == 204
+    outlive(checkpoint_id, Checkpoint)
+    sweep()
+    assert alice.post(f"{PATH}/{job_id}/restore").status_code == 204
+    assert alice.post(f"{PATH}/{checkpoint_id}/restore").status_code == 204
+    assert alice.get(f"/api/v1/checkpoints/{checkpoint_id}").status_code == 200
+
+
+def test_the_size_on_the_page_is_what_emptying_frees_of_the_quota(alice: TestClient, alice_user: Person) -> None:
+    alice.delete(PATH)
+    sweep()
+    kept, deleted = stored_corpus(alice_user), stored_corpus(alice_user)
+    model_id, tokenizer_id = stored_model(alice_user), stored_tokenizer(alice_user)
+    with db.transaction() as session:
+        for corpus_id in (kept, deleted):  # one file in two corpora: the quota counts it once
+            session.execute(delete(CorpusFile).where(CorpusFile.corpus_id == corpus_id))
+            file = CorpusFile(
+                corpus_id=corpus_id, position=0, filename="a", format="text", num_bytes=10_000, sha256="d" * 64
+            )
+            session.add(file)
+        task = BackgroundTask(owner_id=alice_user.id, model_id=model_id, kind="export", state="succeeded")
+        task.result = TaskResult.model_validate({"files": [{"name": "a", "size": 500, "sha256": "0" * 64}]})
+        session.add(task)
+    for path in (f"corpora/{deleted}", f"models/{model_id}", f"tokenizers/{tokenizer_id}"):
+        assert alice.delete(f"/api/v1/{path}").status_code == 204
+    with db.transaction() as session:
+        count, num_bytes = service.total(session, principal=alice_user.principal)
+        before = quotas.used_bytes(session, alice_user.id)
+        text_bytes = session.get_one(Corpus, deleted).num_text_bytes or 0
+    assert (count, num_bytes) == (3, text_bytes + 7 + 500)
+    assert f"Emptying the trash frees {file_size(num_bytes)} of the disk space" in alice.get("/trash").text
+    assert alice.delete(PATH).status_code == 204
+    with db.transaction() as session:
+        assert quotas.used_bytes(session, alice_user.id) == before - num_bytes
+
+
 def test_files_in_the_trash_count_toward_the_quota(alice: TestClient, alice_user: Person) -> None:
     def used() -> int:
         return int(alice.get("/api/v1/me/usage").json()["disk_bytes"])
@@ -248,6 +338,22 @@ def test_files_in_the_trash_count_toward_the_quota(alice: TestClient, alice_user
     assert used() == before
     assert alice.delete(f"{PATH}/{row_id}").status_code == 204
     assert used() < before
+
+
+def test_the_mapping_of_a_corpus_in_the_trash_is_not_offered(alice: TestClient, alice_user: Person) -> None:
+    row_id = stored_corpus(alice_user)
+    mapping = CorpusMapping(name="Quiz", kind="completion", columns={"prompt": "a", "completion": "b"})
+    with db.transaction() as session:
+        row = session.get_one(Corpus, row_id)
+        row.progress = row.progress.model_copy(update={"mapping": mapping})
+
+    def offered() -> list[CorpusMapping]:
+        with db.transaction() as session:
+            return corpora.named_mappings(session, principal=alice_user.principal)
+
+    assert offered() == [mapping]
+    assert alice.delete(f"/api/v1/corpora/{row_id}").status_code == 204
+    assert offered() == []
 
 
 # ---- pages ----------------------------------------------------------------------------------------------------------
@@ -262,6 +368,23 @@ def test_one_click_undoes_a_deletion(alice: TestClient, alice_user: Person) -> N
     assert (answer.status_code, answer.headers["location"]) == (303, f"/corpora/{row_id}")
     assert alice.get(f"/corpora/{row_id}").status_code == 200
     assert alice.post("/trash/restore", data={"row": row_id}).headers["location"] == "/trash"
+
+
+def test_the_address_alone_makes_no_notice(alice: TestClient, bob: TestClient, alice_user: Person, corpus: str) -> None:
+    row_id = stored_corpus(alice_user)
+    notice = "1 entry was moved to the trash."
+    assert notice not in alice.get("/corpora", params={"trashed": row_id}).text
+    assert alice.delete(f"/api/v1/corpora/{row_id}").status_code == 204
+    assert notice in alice.get("/corpora", params={"trashed": row_id}).text
+    assert notice not in bob.get("/corpora", params={"trashed": row_id}).text
+    assert alice.delete(f"{PATH}/{row_id}").status_code == 204
+    assert notice not in alice.get("/corpora", params={"trashed": row_id}).text
+
+
+@pytest.mark.parametrize("action", ["restore", "delete"])
+def test_choosing_nothing_is_answered_with_a_message(alice: TestClient, action: str) -> None:
+    answer = alice.post(f"/trash/{action}", data={})
+    assert (answer.status_code, "Choose at least one entry of the list." in answer.text) == (409, True)
 
 
 def test_a_deletion_of_several_is_undone_together(alice: TestClient, alice_user: Person) -> None:
@@ -281,7 +404,7 @@ def test_the_page_lists_and_deletes_for_good(alice: TestClient, alice_user: Pers
         assert alice.delete(f"/api/v1/{kind}/{row_id}").status_code == 204
     page = alice.get("/trash").text
     assert all(f"stored {word}" in page for _kind, word, _create, _table in KINDS)
-    assert "which count toward your quota" in page
+    assert "of the disk space that counts toward your quota" in page
     assert alice.post("/trash/delete", data={"row": rows[0][1]}).headers["location"] == "/trash"
     assert "stored corpus" not in alice.get("/trash").text
     assert alice.post("/trash/empty").status_code == 303
@@ -297,6 +420,21 @@ def test_a_long_trash_has_pages(alice: TestClient, alice_user: Person) -> None:
     rest = alice.get(PATH, params={"limit": 2, "after": first["next"]}).json()
     assert [entry["id"] for entry in (*first["data"], *rest["data"])] == ids[::-1]
     assert rest["next"] is None
+
+
+def test_a_page_goes_on_after_its_last_entry_was_restored(alice: TestClient, alice_user: Person) -> None:
+    alice.delete(PATH)
+    ids = [stored_tokenizer(alice_user) for _number in range(3)]
+    for row_id in ids:
+        alice.delete(f"/api/v1/tokenizers/{row_id}")
+    following = alice.get(PATH, params={"limit": 2}).json()["next"]
+    assert alice.post(f"{PATH}/{ids[1]}/restore").status_code == 204
+    rest = alice.get(PATH, params={"limit": 2, "after": following}).json()
+    assert [entry["id"] for entry in rest["data"]] == [ids[0]]
+    for other in (ids[1], "1-", "99999999999999999-x\n"):
+        answer = alice.get(PATH, params={"after": other})
+        assert (answer.status_code, answer.json()["code"]) == (422, "cursor_invalid")
+    assert alice.get("/trash", params={"after": "99999999999999999-zz"}).status_code == 200
 
 
 def test_the_page_of_what_is_in_the_trash_leads_there(alice: TestClient, alice_user: Person) -> None:

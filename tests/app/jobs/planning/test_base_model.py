@@ -192,6 +192,26 @@ def test_a_checkpoint_used_by_a_job_is_kept(alice_user: Person, corpus: str) -> 
     assert "origin" not in why()
 
 
+@pytest.mark.parametrize("what", ["checkpoints", "jobs"])
+@pytest.mark.parametrize("field", ["base_model", "resume_from_checkpoint"])
+def test_a_checkpoint_that_is_moved_to_the_trash_meanwhile_is_not_used(
+    alice: TestClient, alice_user: Person, corpus: str, monkeypatch: pytest.MonkeyPatch, what: str, field: str
+) -> None:
+    checkpoint_id = checkpoint(alice_user, corpus)
+    with db.transaction() as session:
+        row_id = checkpoint_id if what == "checkpoints" else session.get_one(Checkpoint, checkpoint_id).job_id
+    seen = base_model.visible
+
+    def visible_and_then_deleted(*args: Any, **kwargs: Any) -> Any:
+        row = seen(*args, **kwargs)
+        assert alice.delete(f"/api/v1/{what}/{row_id}").status_code == 204
+        return row
+
+    monkeypatch.setattr(base_model, "visible", visible_and_then_deleted)
+    named, message = refusal(alice_user, corpora=[corpus], max_steps=9, warmup_steps=0, **{field: checkpoint_id})
+    assert (named, message.startswith("This is in the trash.")) == (field, True)
+
+
 def test_a_model_used_by_a_job_is_kept(alice: TestClient, alice_user: Person, corpus: str) -> None:
     base_id = model(alice_user)
     factories.submitted(alice_user, corpus, base_model=base_id)
