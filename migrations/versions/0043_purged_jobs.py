@@ -20,7 +20,7 @@ WHERE endpoint_url IS NULL
 def upgrade() -> None:
     op.add_column("job", sa.Column("purged_at", sa.DateTime(timezone=True)))
     op.create_index("ix_job_purged_at", "job", ["purged_at"], postgresql_where=sa.text("purged_at IS NOT NULL"))
-    op.add_column("record_generation", sa.Column("model_id", sa.String()))
+    op.add_column("record_generation", sa.Column("model_id", sa.Text()))
     op.execute(MODEL_IDS)
 
 
