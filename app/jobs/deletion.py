@@ -72,8 +72,8 @@ def delete_rows(session: Session, job_id: str, limit: int) -> bool:
     """
     place: ColumnElement[Any] = literal_column("ctid")  # of a row in its table: no index needs to be read
     for table in HISTORY:
-        some = select(place).select_from(table).where(table.job_id == job_id).limit(limit).correlate(None)
-        places = func.array(some.scalar_subquery(), type_=ARRAY(Text))
+        first = select(place).select_from(table).where(table.job_id == job_id).limit(limit).correlate(None)
+        places = func.array(first.scalar_subquery(), type_=ARRAY(Text))
         deleted = sql_delete(table).where(place == any_(places)).returning(table.job_id)
         limit -= len(session.execute(deleted).all())
         if limit <= 0:
