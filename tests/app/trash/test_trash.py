@@ -422,7 +422,7 @@ def test_a_long_trash_has_pages(alice: TestClient, alice_user: Person) -> None:
     assert rest["next"] is None
 
 
-def test_a_page_goes_on_after_its_last_entry_was_restored(alice: TestClient, alice_user: Person) -> None:
+def test_the_next_page_is_the_same_after_an_entry_was_restored(alice: TestClient, alice_user: Person) -> None:
     alice.delete(PATH)
     ids = [stored_tokenizer(alice_user) for _number in range(3)]
     for row_id in ids:
