@@ -46,8 +46,9 @@ RUNS: dict[str, tuple[Callable[[], list[str]], dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def prepared(home: Path) -> Callable[[str], RunDir]:
-    """A prepared run of each objective, prepared once."""
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], RunDir]:
+    """A prepared run of each objective, prepared once in each module."""
+    home = tmp_path_factory.mktemp("prepared")
 
     @cache
     def run(objective: str) -> RunDir:
