@@ -13,6 +13,7 @@ from trainer.limits import limits
 
 EXAMPLE: dict[str, Any] = {
     "id": "06bv8h2m4c7k9qz1",
+    "shared_by": None,
     "name": "SmolLM2-135M",
     "source": "hub",
     "reference": "HuggingFaceTB/SmolLM2-135M@93efa2f097d58c2a74874c7e644dbc9b0cee75a2",

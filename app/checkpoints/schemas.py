@@ -20,6 +20,7 @@ class CheckpointAnswer(BaseModel):
                 {
                     "id": "06e9x2m4q8r7t5vw",
                     "job_id": "06e9x1aa3kb5c7de",
+                    "shared_by": None,
                     "step": 200,
                     "num_bytes": 4123904,
                     "metrics": {"loss": 3.41, "eval_loss": 3.52, "eval_bits_per_byte": 1.61},

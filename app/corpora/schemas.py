@@ -74,6 +74,7 @@ class CorpusAnswer(BaseModel):
                 {
                     "id": "06bv8h2m4c7k9qz1",
                     "name": "KJV",
+                    "shared_by": None,
                     "version": 1,
                     "lineage_id": "06bv8h2m4c7k9qz1",
                     "num_uploads": 1,

@@ -252,10 +252,14 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
     _refuse_in_use(session, corpus)
     audit_log.record(session, "corpus_deleted", principal, subject=corpus.name, subject_id=corpus.id)
     background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
+    _end_reading(session, corpus)
+    corpus.deleted_at = func.now()
+
+
+def _end_reading(session: Session, corpus: Corpus) -> None:
     for kind in background_tasks.cancel_of(session, BackgroundTask.corpus_id, corpus.id):
         if kind in CANCELLED:
             fail_parse(session, corpus_id=corpus.id, problems=[{"code": CANCELLED[kind]}])
-    corpus.deleted_at = func.now()
 
 
 def purge(session: Session, corpus: Corpus) -> None:
@@ -274,7 +278,9 @@ def delete_expired(session: Session) -> None:
     """Delete the corpora whose lifetime is over and that nothing unfinished uses; the sweep removes their files."""
     expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
     for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
-        with suppress(PanelError):
+        with suppress(PanelError), session.begin_nested():
+            _refuse_in_use(session, corpus)
+            _end_reading(session, corpus)
             purge(session, corpus)
 
 

@@ -11,6 +11,7 @@ from app.core import audit_log, deleted_directories, sharing, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job, MetricPoint, MetricRollup, Sample
+from app.core.notice_models import UserNotice
 from app.core.openai_models import Submission
 from app.core.principal import Principal, own
 
@@ -57,6 +58,7 @@ def purge(session: Session, job: Job) -> None:
     deleted_directories.note(session, storage.run(job.id), *outputs)
     sharing.forget(session, job)
     session.execute(sql_delete(Checkpoint).where(Checkpoint.job_id == job.id))
+    session.execute(update(UserNotice).where(UserNotice.job_id == job.id).values(job_id=None))
     job.purged_at = func.now()
 
 

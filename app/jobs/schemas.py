@@ -181,6 +181,7 @@ class JobAnswer(BaseModel):
                 {
                     "id": "06e9x1aa3kb5c7de",
                     "name": "tiny",
+                    "shared_by": None,
                     "tags": ["baseline"],
                     "notes": "",
                     "is_notified": True,

@@ -83,6 +83,7 @@ class TokenizerAnswer(BaseModel):
                 {
                     "id": "06bv8h2m4c7k9qz1",
                     "name": "tiny",
+                    "shared_by": None,
                     "source": "training",
                     "state": "ready",
                     "algorithm": "byte_level_bpe",
