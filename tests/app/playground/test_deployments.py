@@ -160,13 +160,13 @@ def test_a_token_makes_so_many_calls_in_a_minute(api: TestClient, checkpoint: St
     assert "2 requests per minute" in refused.json()["title"]
 
 
-def test_what_is_deployed_cannot_be_deleted(api: TestClient, checkpoint: StoredCheckpoint) -> None:
+def test_what_is_deployed_cannot_be_deleted(api: TestClient, checkpoint: StoredCheckpoint, alice_user: Person) -> None:
     created = deploy(api, checkpoint.id)
     with (
         db.transaction() as session,
         pytest.raises(PanelError, match="The deployment “helpdesk” serves this") as refused,
     ):
-        checkpoints.refuse_in_use(session, [checkpoint.id])
+        checkpoints.refuse_in_use(session, [checkpoint.id], alice_user.id)
 
     assert refused.value.status == 409
     assert "deployed" in api.get(f"/api/v1/checkpoints/{checkpoint.id}").json()["kept"]
