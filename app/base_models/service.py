@@ -10,13 +10,13 @@ from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import audit_log, background_tasks, deleted_directories, paging, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
 from app.core.names import checked_name
-from app.core.principal import Principal, name_owners, of_owner, own, visible, visible_to
+from app.core.principal import Principal, own, visible, visible_to
 from app.core.settings import settings
 
 MAX_NAME_LENGTH = 120
@@ -92,10 +92,7 @@ def list_models(
         query = query.where(ImportedModel.source == source)
     if state:
         query = query.where(ImportedModel.state == state)
-    query = query.where(of_owner(ImportedModel.owner_id, principal, owner))
-    rows, cursor = paging.listed(session, query, _ORDERS.get(order), ImportedModel.id, limit, after)
-    name_owners(session, principal, rows)
-    return rows, cursor
+    return sharing.listed(session, principal, query, ImportedModel, _ORDERS.get(order), limit, after, owner)
 
 
 def receive(session: Session, *, principal: Principal, model_id: str) -> ImportedModel:

@@ -14,14 +14,14 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
 from app.checkpoints.conditions import usable_of
-from app.core import audit_log, background_tasks, paging, sharing, storage
+from app.core import audit_log, background_tasks, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
-from app.core.principal import Principal, name_owners, not_found, of_owner, own, visible, visible_to
+from app.core.principal import Principal, not_found, own, visible, visible_to
 from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
@@ -218,10 +218,7 @@ def list_checkpoints(
         query = query.where(_JOB_NAME.icontains(search, autoescape=True))
     if pinned is not None:
         query = query.where(Checkpoint.pinned == pinned)
-    query = query.where(of_owner(Checkpoint.owner_id, principal, owner))
-    rows, cursor = paging.listed(session, query, _ORDERS.get(order), Checkpoint.id, limit, after)
-    name_owners(session, principal, rows)
-    return rows, cursor
+    return sharing.listed(session, principal, query, Checkpoint, _ORDERS.get(order), limit, after, owner)
 
 
 def jobs_with_checkpoints(session: Session, *, principal: Principal) -> list[tuple[str, str]]:

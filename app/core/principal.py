@@ -66,6 +66,11 @@ class Principal:
         return is_at_least(self.role, role)
 
 
+def background_principal(user: User) -> Principal:
+    """A user for whom the server itself acts, such as for a job that was requested earlier."""
+    return Principal(user.id, user.name, user.role, frozenset(SCOPES), by_cookie=False)
+
+
 def new_secret() -> str:
     """32 random bytes as text for a cookie, a token or a code."""
     return secrets.token_urlsafe(32)

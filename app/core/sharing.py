@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.orm import Session
 
-from app.core import audit_log
+from app.core import audit_log, paging
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import Checkpoint, Corpus, Job
 from app.core.names import comparison_key
-from app.core.principal import Principal
+from app.core.principal import Principal, name_owners, of_owner
 from app.core.share_models import Share
 
 MAX_USERS = 200  # with whom one thing is shared
@@ -30,6 +30,23 @@ class SharedWith:
 
     everyone: bool = False
     users: list[str] = field(default_factory=list)  # names, in alphabetical order
+
+
+def listed(
+    session: Session,
+    principal: Principal,
+    query: Select[Any],
+    table: type[Any],
+    order: ColumnElement[Any] | None,
+    limit: int,
+    after: str | None,
+    owner: str | None,
+) -> tuple[list[Any], str | None]:
+    """The rows of a query that are of `owner` (see `of_owner`), with who shares them, and the next cursor."""
+    own = query.where(of_owner(table.owner_id, principal, owner))
+    rows, cursor = paging.listed(session, own, order, table.id, limit, after)
+    name_owners(session, principal, rows)
+    return rows, cursor
 
 
 def subject_id(row: Any) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.core import audit_log, background_tasks, deleted_directories, paging, quotas, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, quotas, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
@@ -19,8 +19,6 @@ from app.core.principal import (
     Principal,
     in_trash,
     is_in_trash,
-    name_owners,
-    of_owner,
     own,
     visible,
     visible_to,
@@ -134,10 +132,7 @@ def list_corpora(
         query = query.where(Corpus.kind == kind, Corpus.state == "ready")  # before it is ready, the kind is not known
     if state:
         query = query.where(Corpus.state == state)
-    query = query.where(of_owner(Corpus.owner_id, principal, owner))
-    rows, cursor = paging.listed(session, query, _ORDERS.get(order), Corpus.id, limit, after)
-    name_owners(session, principal, rows)
-    return rows, cursor
+    return sharing.listed(session, principal, query, Corpus, _ORDERS.get(order), limit, after, owner)
 
 
 def require_ready_corpora(
@@ -278,8 +273,7 @@ def delete_expired(session: Session) -> None:
     """Delete the corpora whose lifetime is over and that nothing unfinished uses; the sweep removes their files."""
     expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
     for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
-        with suppress(PanelError), session.begin_nested():
-            _refuse_in_use(session, corpus)
+        with suppress(PanelError), session.begin_nested():  # nothing is ended of one that is in use
             _end_reading(session, corpus)
             purge(session, corpus)
 

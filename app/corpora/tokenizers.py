@@ -5,11 +5,11 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import sharing
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Tokenizer
-from app.core.principal import Principal, in_trash, is_in_trash, name_owners, of_owner, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, visible_to
 
 TokenizerOrder = Literal["newest", "name", "size"]
 TokenizerSource = Literal["job", "training", "import"]
@@ -40,10 +40,7 @@ def list_tokenizers(
         visible = visible.where(Tokenizer.source == source)
     if state:
         visible = visible.where(Tokenizer.state == state)
-    visible = visible.where(of_owner(Tokenizer.owner_id, principal, owner))
-    rows, cursor = paging.listed(session, visible, _ORDERS.get(order), Tokenizer.id, limit, after)
-    name_owners(session, principal, rows)
-    return rows, cursor
+    return sharing.listed(session, principal, visible, Tokenizer, _ORDERS.get(order), limit, after, owner)
 
 
 def usable_tokenizer(

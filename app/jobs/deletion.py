@@ -1,19 +1,34 @@
-"""Deleting jobs: into the trash, out of it, and for good."""
+"""Deleting jobs: into the trash, out of it, and for good; and how other kinds of rows are deleted for good."""
 
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import ARRAY, ColumnElement, Text, any_, func, literal_column, select, update
 from sqlalchemy import delete as sql_delete
 from sqlalchemy.orm import Session
 
+from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, deleted_directories, sharing, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job, MetricPoint, MetricRollup, Sample
+from app.core.models import (
+    TERMINAL,
+    BackgroundTask,
+    Checkpoint,
+    Corpus,
+    ImportedModel,
+    Job,
+    MetricPoint,
+    MetricRollup,
+    Sample,
+    Tokenizer,
+)
 from app.core.notice_models import UserNotice
 from app.core.openai_models import Submission
 from app.core.principal import Principal, own
+from app.corpora import service as corpora
+from app.tokenizers import service as tokenizers
 
 HISTORY: tuple[type[Any], ...] = (MetricPoint, MetricRollup, Sample)  # tables of which a job may have millions of rows
 
@@ -82,3 +97,13 @@ def delete_rows(session: Session, job_id: str, limit: int) -> bool:
             return False
     session.execute(sql_delete(Job).where(Job.id == job_id, Job.purged_at.is_not(None)))
     return True
+
+
+# How rows of each kind are deleted for good; jobs first, as their checkpoints go with them.
+PURGES: dict[type[Any], Callable[[Session, Any], None]] = {
+    Job: purge,
+    Checkpoint: checkpoints.purge,
+    Corpus: corpora.purge,
+    ImportedModel: base_models.purge,
+    Tokenizer: tokenizers.purge,
+}

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
-from app.core import disk, idempotency, paging
+from app.core import disk, idempotency, sharing
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
@@ -24,7 +24,7 @@ from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
 from app.core.openai_models import Submission
-from app.core.principal import Principal, name_owners, of_owner, own, visible, visible_to
+from app.core.principal import Principal, own, visible, visible_to
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.corpora import tokenizers as stored_tokenizers
@@ -338,10 +338,7 @@ def list_jobs(
         in_tags = exists().where(labels.c.value.icontains(search, autoescape=True))
         places = (Job.name, Job.notes, Job.recipe)
         query = query.where(or_(in_tags, *(place.icontains(search, autoescape=True) for place in places)))
-    query = query.where(of_owner(Job.owner_id, principal, owner))
-    jobs, cursor = paging.listed(session, query, _ORDERS.get(order), Job.id, limit, after)
-    name_owners(session, principal, jobs)
-    return jobs, cursor
+    return sharing.listed(session, principal, query, Job, _ORDERS.get(order), limit, after, owner)
 
 
 def list_tags(session: Session, *, principal: Principal) -> list[str]:

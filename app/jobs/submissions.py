@@ -19,7 +19,7 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import Corpus, Job
 from app.core.openai_models import Submission
-from app.core.principal import SCOPES, Principal, not_found, visible_to
+from app.core.principal import Principal, background_principal, not_found, visible_to
 from app.core.roles import refusal
 from app.corpora import problems
 from app.jobs import service
@@ -174,7 +174,7 @@ def _submit(session: Session, submission_id: str) -> bool:
     owner = session.get(User, submission.owner_id) if submission is not None else None
     if submission is None or owner is None:
         return False
-    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
+    principal = background_principal(owner)
     corpora = _corpora(session, principal, submission.request)
     if any(corpus.state == "parsing" for corpus in corpora):
         return False

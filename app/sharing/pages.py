@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Response
 from fastapi.responses import RedirectResponse
 
-from app.core import db
+from app.core import db, sharing
 from app.core.errors import PanelError
 from app.sharing import service
 from app.web.auth import Submitter
@@ -24,11 +24,11 @@ def change_sharing(
     query = ""
     with db.transaction() as session:
         row = service.find_own(session, principal=principal, row_id=shared_id)
-        before = service.get(session, principal=principal, row_id=shared_id)
+        before = sharing.get(session, row)
         users = [name for name in [*before.users, add] if name and name != remove]
         is_for_all = everyone == "on" if everyone else before.everyone
         try:
-            service.change(session, principal=principal, row_id=shared_id, everyone=is_for_all, users=users)
+            sharing.change(session, principal, row, everyone=is_for_all, users=users)
         except PanelError as error:
             query = f"?{urlencode({'sharing_error': error.message})}"
         address = f"{service.ADDRESSES[type(row)]}/{shared_id}{query}"

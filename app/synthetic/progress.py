@@ -12,7 +12,7 @@ from app.core.account_models import User
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Corpus
 from app.core.names import printable_text
-from app.core.principal import SCOPES, Principal
+from app.core.principal import Principal, background_principal
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, PromptedDocument, RecordGeneration
 from app.core.synthetic_shapes import AnswerProblem
 from app.synthetic import service
@@ -78,7 +78,7 @@ def assign(session: Session, task: BackgroundTask) -> WritingAssignment | str:
             return "endpoint_changed"
         service.use_endpoint(generation, endpoint)
     owner = session.get_one(User, generation.owner_id)
-    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
+    principal = background_principal(owner)
     left = [number for number in service.sample(generation) if number not in done]
     drafts = session.scalars(select(DraftRecord).where(DraftRecord.generation_id == generation.id))
     return WritingAssignment(generation, principal, endpoint, left, list(drafts.all()))

@@ -10,16 +10,13 @@ from typing import Any
 from sqlalchemy import BigInteger, Subquery, cast, func, literal, null, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
-from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, disk, quotas, storage, trash
+from app.core import audit_log, db, disk, quotas, sharing, storage, trash
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, not_found
-from app.corpora import service as corpora
 from app.jobs import deletion as jobs
-from app.tokenizers import service as tokenizers
 from app.trash.schemas import TrashedAnswer, TrashKind
 
 BATCH = 100  # rows that are read at once
@@ -37,18 +34,17 @@ class Kind:
     word: TrashKind
     table: type[Any]
     num_bytes: Any  # a column or an expression
-    purge: Callable[[Session, Any], None]
     restore: Callable[[Session, Any], None] = _restore
 
 
 _OF_JOB = select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.job_id == Job.id, Checkpoint.state != "deleted")
 _NAME_OF_JOB = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
-KINDS = (  # jobs first: their checkpoints go with them
-    Kind("job", Job, func.coalesce(_OF_JOB.scalar_subquery(), 0), jobs.purge, jobs.restore),
-    Kind("checkpoint", Checkpoint, Checkpoint.num_bytes, checkpoints.purge, checkpoints.restore),
-    Kind("corpus", Corpus, Corpus.num_bytes + func.coalesce(Corpus.num_text_bytes, 0), corpora.purge),
-    Kind("model", ImportedModel, ImportedModel.num_bytes, base_models.purge),
-    Kind("tokenizer", Tokenizer, literal(0), tokenizers.purge),
+KINDS = (
+    Kind("job", Job, func.coalesce(_OF_JOB.scalar_subquery(), 0), jobs.restore),
+    Kind("checkpoint", Checkpoint, Checkpoint.num_bytes, checkpoints.restore),
+    Kind("corpus", Corpus, Corpus.num_bytes + func.coalesce(Corpus.num_text_bytes, 0)),
+    Kind("model", ImportedModel, ImportedModel.num_bytes),
+    Kind("tokenizer", Tokenizer, literal(0)),
 )
 
 
@@ -126,7 +122,7 @@ def restore(session: Session, *, principal: Principal, row_id: str) -> TrashKind
     kind, row = _find(session, principal, row_id)
     kind.restore(session, row)
     audit_log.record(
-        session, "trash_restored", principal, subject=_name(session, row), subject_id=row_id, detail=kind.word
+        session, "trash_restored", principal, subject=sharing.name_of(session, row), subject_id=row_id, detail=kind.word
     )
     return kind.word
 
@@ -138,19 +134,15 @@ def purge(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
     """
     kind, row = _find(session, principal, row_id)
     audit_log.record(
-        session, "trash_emptied", principal, subject=_name(session, row), subject_id=row_id, detail=kind.word
+        session, "trash_emptied", principal, subject=sharing.name_of(session, row), subject_id=row_id, detail=kind.word
     )
-    kind.purge(session, row)
+    jobs.PURGES[kind.table](session, row)
     return kind.word
 
 
 def name(session: Session, *, principal: Principal, row_id: str) -> str:
     """What something in the trash is called. Raises 404."""
-    return _name(session, _find(session, principal, row_id)[1])
-
-
-def _name(session: Session, row: Any) -> str:
-    return session.get_one(Job, row.job_id).name if isinstance(row, Checkpoint) else str(row.name)
+    return sharing.name_of(session, _find(session, principal, row_id)[1])
 
 
 def empty(principal: Principal) -> None:

@@ -24,7 +24,7 @@ from urllib3 import HTTPResponse
 from urllib3.exceptions import HTTPError
 
 from app.core.addresses import PORTS, DeliveryAddress, connect
-from app.core.storage import DOWNLOAD_PART
+from app.core.storage import DOWNLOAD_PART, num_bytes
 from app.core.version import VERSION
 from trainer.run_dir import sha256_file
 from worker.sandbox.reporting import REPORT_SECONDS, report
@@ -93,7 +93,7 @@ class Download:
         return facts
 
     def _size(self) -> int:
-        return self._part.stat().st_size if self._part.exists() else 0
+        return num_bytes(self._part)
 
     def _fetch(self) -> None:
         """Request the file, or the rest of it, and write what arrives.

@@ -9,7 +9,7 @@ from app.checkpoints import service as checkpoints
 from app.core.account_models import User
 from app.core.errors import PanelError
 from app.core.models import EVALUATION_IS_DUE, Job
-from app.core.principal import SCOPES, Principal
+from app.core.principal import background_principal
 from app.jobs.lifecycle.state import add_history
 
 MAX_STARTED = 20  # in one round
@@ -34,7 +34,7 @@ def start_due(session: Session) -> list[str]:
 
 def _start(session: Session, job: Job, corpora: list[str]) -> None:
     owner = session.get_one(User, job.owner_id)
-    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
+    principal = background_principal(owner)
     best = checkpoints.best_of_job(session, job.id)
     if best is not None:
         request = EvaluationRequest(checkpoint=best.id, corpora=corpora)

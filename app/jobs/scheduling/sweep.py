@@ -14,7 +14,6 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -23,12 +22,11 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, db, deleted_directories, idempotency, storage, trash
 from app.core.errors import PanelError
-from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs import deletion as jobs
 from app.jobs.lifecycle import retention
-from app.tokenizers import service as tokenizers
 from trainer.run_dir import CORPORA_SUFFIX
 
 log = logging.getLogger(__name__)
@@ -205,17 +203,10 @@ def _orphaned_directories() -> list[Action]:
 
 
 def _purge_trash(session: Session) -> None:
-    """Delete for good what has been in the trash for its time, jobs first: their checkpoints go with them. What a
-    job, a task or a deployment uses waits for the next time.
+    """Delete for good what has been in the trash for its time. What a job, a task or a deployment uses waits for the
+    next time.
     """
-    purges: tuple[tuple[type[Any], Callable[[Session, Any], None]], ...] = (
-        (Job, jobs.purge),
-        (Checkpoint, checkpoints.purge),
-        (Corpus, corpora.purge),
-        (ImportedModel, base_models.purge),
-        (Tokenizer, tokenizers.purge),
-    )
-    for table, purge in purges:
+    for table, purge in jobs.PURGES.items():
         for row in trash.list_expired(session, table, MAX_PURGED):
             with suppress(PanelError):
                 purge(session, row)

@@ -22,7 +22,7 @@ from app.core import db
 from app.core.account_models import User
 from app.core.errors import PanelError
 from app.core.models import TERMINAL, HyperparameterSearch, Job, MetricPoint
-from app.core.principal import SCOPES, Principal
+from app.core.principal import background_principal
 from app.core.roles import is_at_least
 from app.core.search_shapes import AdaptivePlan, FieldValue, SearchTrial
 from app.core.settings import ROOT
@@ -80,21 +80,11 @@ class AdaptiveSearches:
 
 
 def due_searches(session: Session) -> list[str]:
-    """The searches that may have another job now. Those that have all are closed."""
-    due = []
-    is_open = select(HyperparameterSearch).where(HyperparameterSearch.is_open).order_by(HyperparameterSearch.id)
-    for search in session.scalars(is_open.with_for_update(skip_locked=True)):
-        assert search.plan is not None
-        if len(search.plan.trials) >= search.plan.num_jobs:
-            search.is_open = False
-        elif _num_open(session, search.id) < search.plan.parallel_jobs:
-            due.append(search.id)
-    return due
-
-
-def _num_open(session: Session, search_id: str) -> int:
-    count = select(func.count()).where(Job.search_id == search_id, Job.state.not_in(TERMINAL))
-    return session.scalar(count) or 0
+    """The searches that may have another job now."""
+    num_open = select(func.count()).where(Job.search_id == HyperparameterSearch.id, Job.state.not_in(TERMINAL))
+    at_once = HyperparameterSearch.plan["parallel_jobs"].as_integer()
+    due = select(HyperparameterSearch.id).where(HyperparameterSearch.is_open, num_open.scalar_subquery() < at_once)
+    return list(session.scalars(due.order_by(HyperparameterSearch.id)))
 
 
 def extend(search_id: str) -> str | None:
@@ -189,7 +179,7 @@ def _submit(session: Session, search_id: str, num_trials: int, values: dict[str,
     if owner.disabled_at is not None or not is_at_least(owner.role, "member"):
         search.is_open = False
         return None
-    principal = Principal(owner.id, owner.name, owner.role, frozenset(SCOPES), by_cookie=False)
+    principal = background_principal(owner)
     key = f"search-{search.id}-{num_trials}"
     job_id = None
     try:

@@ -21,10 +21,10 @@ from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSe
 from app.core.notice_models import NoticeService, UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
-from app.core.synthetic_shapes import RecordSettings
 from app.tokenizers import service as tokenizers
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
+from tests.app.synthetic.conftest import record_settings
 from tests.routes import routes
 from tests.users import Person
 
@@ -53,18 +53,7 @@ TABLES: tuple[type[Any], ...] = (
 )
 
 
-RECORD_SETTINGS = RecordSettings(
-    kind="question_answer",
-    language="en",
-    template="{document}",
-    num_documents=1,
-    max_characters=1,
-    seed=0,
-    records_per_document=1,
-    num_turns=1,
-    temperature=0,
-    max_tokens=1,
-)
+RECORD_SETTINGS = record_settings(num_documents=1, max_characters=1, num_turns=1, max_tokens=1)
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ from app.core import db
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import Cleaning, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
-from app.core.synthetic_shapes import RecordSettings, Synthesis
+from app.core.synthetic_shapes import Synthesis
 from app.lineage import service
 from app.lineage.drawing import BOX_HEIGHT, BOX_WIDTH, draw, shortened
 from app.lineage.pages import KIND_WORDS
 from app.lineage.schemas import LineageAnswer
 from tests.app.jobs import factories, saved_checkpoints
+from tests.app.synthetic.conftest import record_settings
 from tests.users import Person
 
 STEPS = {"max_steps": 8, "warmup_steps": 1}
@@ -136,18 +137,7 @@ def test_generated_records_come_of_their_model_their_documents_and_the_version_b
     story: dict[str, str], alice_user: Person, alice: TestClient
 ) -> None:
     first, second = (factories.corpus(alice_user, name="Questions") for _version in range(2))
-    settings = RecordSettings(
-        kind="question_answer",
-        language="en",
-        template="{document}",
-        num_documents=2,
-        max_characters=8000,
-        seed=0,
-        records_per_document=1,
-        num_turns=2,
-        temperature=0,
-        max_tokens=80,
-    )
+    settings = record_settings()
     synthesis = Synthesis(
         generation_id="g",
         parent_id=story["text"],

@@ -7,6 +7,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core.settings import settings
+from app.core.synthetic_shapes import RecordSettings
 from tests import users
 from tests.app.synthetic import teacher as teachers
 from tests.app.synthetic.teacher import Teacher
@@ -81,3 +82,20 @@ def records(client: TestClient, generation_id: str, **query: Any) -> list[dict[s
     assert answer.status_code == 200, answer.text
     data: list[dict[str, Any]] = answer.json()["data"]
     return data
+
+
+def record_settings(**changes: Any) -> RecordSettings:
+    """How records are generated, with some settings replaced."""
+    settings = RecordSettings(
+        kind="question_answer",
+        language="en",
+        template="{document}",
+        num_documents=2,
+        max_characters=8000,
+        seed=0,
+        records_per_document=1,
+        num_turns=2,
+        temperature=0,
+        max_tokens=80,
+    )
+    return settings.model_copy(update=changes)

@@ -11,27 +11,15 @@ from starlette.testclient import TestClient
 
 from app.core import addresses, background_tasks, db
 from app.core.synthetic_models import ModelEndpoint
-from app.core.synthetic_shapes import RecordSettings
 from app.synthetic import answers, progress
-from tests.app.synthetic.conftest import KEY, Generate, records, state, upload_corpus
+from tests.app.synthetic.conftest import KEY, Generate, record_settings, records, state, upload_corpus
 from tests.app.synthetic.teacher import Reply, Teacher, completion, pairs, prompt_of, refusal
 from tests.background import claim, run_waiting
 from worker.background import generate_records, model_calls
 
 NUMBER = re.compile(r"Document (\d)")
 START = "/api/v1/record-generations"
-SETTINGS = RecordSettings(
-    kind="question_answer",
-    language="en",
-    template="{document}",
-    num_documents=1,
-    max_characters=100,
-    seed=0,
-    records_per_document=1,
-    num_turns=1,
-    temperature=0.0,
-    max_tokens=10,
-)
+SETTINGS = record_settings(num_documents=1, max_characters=100, num_turns=1, max_tokens=10)
 
 
 def about_each(request: dict[str, Any]) -> Reply:

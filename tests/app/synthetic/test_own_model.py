@@ -9,7 +9,6 @@ from starlette.testclient import TestClient
 
 from app.core import db
 from app.core.synthetic_models import RecordGeneration
-from app.core.synthetic_shapes import RecordSettings
 from app.synthetic import prompts
 from tests.app.playground.conftest import (  # noqa: F401 - fixtures
     STEPS,
@@ -20,24 +19,13 @@ from tests.app.playground.conftest import (  # noqa: F401 - fixtures
     node,
     store_checkpoint,
 )
-from tests.app.synthetic.conftest import records, state, upload_corpus
+from tests.app.synthetic.conftest import record_settings, records, state, upload_corpus
 from tests.background import run_waiting
 from tests.trainer.gangs import GangForkServer
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 
 ANSWER = '{"records": [{"question": "Cold?", "answer": "Yes."}]}'
-SETTINGS = RecordSettings(
-    kind="question_answer",
-    language="en",
-    template="{document}",
-    num_documents=2,
-    max_characters=8000,
-    seed=0,
-    records_per_document=1,
-    num_turns=2,
-    temperature=0,
-    max_tokens=80,
-)
+SETTINGS = record_settings()
 
 
 @pytest.fixture(scope="session")
