@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -93,8 +93,14 @@ def get_user(session: Session, *, user_id: str) -> User:
 
 
 def managed_user(session: Session, *, principal: Principal, user_id: str) -> User:
-    """A user whom the principal is about to change, locked. Raises 404, and 403 if their role is too high for that."""
-    user = session.get(User, user_id, with_for_update=True)
+    """A user whom the principal is about to change, locked. Raises 404, and 403 if their role is too high for that.
+
+    All owners are locked with them, in the order of their ids: of two owners who disable each other the second waits
+    here. Each would otherwise hold the row that the other one needs next, in `require_another_owner`.
+    """
+    rows = select(User).where(or_(User.id == user_id, _is_active_owner())).order_by(User.id)
+    locked = session.scalars(rows.with_for_update(), execution_options={"populate_existing": True})
+    user = next((user for user in locked if user.id == user_id), None)
     if user is None:
         raise not_found()
     require_may_manage(principal, user.role)
@@ -159,11 +165,16 @@ def enable(session: Session, *, principal: Principal, user_id: str) -> User:
 
 
 def require_another_owner(session: Session, user: User) -> None:
-    """Raise PanelError (409) if the installation would be without an owner who can log in, but for this user."""
-    owners = select(User.id).where(User.role == "owner", User.disabled_at.is_(None)).with_for_update()
-    if user.role == "owner" and not set(session.scalars(owners)) - {user.id}:
+    """Raise PanelError (409) if the installation would be without an owner who can log in, but for this user, who
+    comes from `managed_user`.
+    """
+    if user.role == "owner" and not set(session.scalars(select(User.id).where(_is_active_owner()))) - {user.id}:
         message = _("{name} is the only owner. An installation needs one who can log in.", name=user.name)
         raise PanelError(409, "last_owner", message)
+
+
+def _is_active_owner() -> ColumnElement[bool]:
+    return and_(User.role == "owner", User.disabled_at.is_(None))
 
 
 def checked_name(name: str) -> str:

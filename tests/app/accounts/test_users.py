@@ -6,10 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.exc import OperationalError
 from starlette.testclient import TestClient
 
 from app.accounts import removal
+from app.accounts import service as accounts
 from app.core import db, deleted_directories, storage
 from app.core.account_models import GuessCount, PasswordReset, User
 from app.core.conversation_models import Conversation
@@ -102,6 +104,17 @@ def test_of_two_owners_who_disable_each_other_one_stays(web: TestClient, alice_u
         assert len(owners) == 1
         session.execute(update(User).where(User.id == alice_user.id).values(disabled_at=None))
         session.execute(update(User).where(User.id == other.id).values(role="member"))
+
+
+def test_of_two_owners_who_change_each_other_the_second_waits(alice_user: Person) -> None:
+    other = users.enter("Another owner", "owner")
+    with db.transaction() as first:
+        accounts.managed_user(first, principal=alice_user.principal, user_id=other.id)
+        with pytest.raises(OperationalError, match="lock timeout"), db.transaction() as second:
+            second.execute(text("SET LOCAL lock_timeout = 50"))
+            accounts.managed_user(second, principal=other.principal, user_id=alice_user.id)
+    with db.transaction() as session:
+        session.execute(delete(User).where(User.id == other.id))
 
 
 @pytest.mark.parametrize("path", ["/api/v1/users/{}", "/account/people/{}"])
