@@ -1,6 +1,5 @@
 """The web application, put together from its features. `uvicorn app.main:app`."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -149,7 +148,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
     await to_thread.run_sync(db.limit_waits)
     app.state.admission = Admission()
-    app.state.openapi_json = asyncio.create_task(openapi.encode(app))
+    app.state.openapi_json = None  # the task that encodes it, from the first request on
     async with Hub().running() as app.state.hub, OpenRequests().rechecked() as app.state.open_requests:
         yield
 

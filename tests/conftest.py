@@ -107,8 +107,11 @@ def database(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="module")
 def web(database: str) -> Iterator[TestClient]:
-    """The application in this process, with its hub running. Streams without end need `stack`."""
-    application = importlib.import_module("app.main").create_app()
+    """The application in this process, with its hub running. Streams without end need `stack`.
+
+    All modules share it: FastAPI prepares its routes at their first request, which takes a third of a second.
+    """
+    application = importlib.import_module("app.main").app
     with TestClient(application, base_url=users.ORIGIN) as client:
         yield client
 

@@ -1,5 +1,6 @@
 """The OpenAPI document: names of operations, who may call them, and the errors that each can answer."""
 
+import asyncio
 from typing import Any
 
 from anyio import to_thread
@@ -75,13 +76,17 @@ def document(app: FastAPI) -> dict[str, Any]:
 
 
 async def encode(app: FastAPI) -> bytes:
-    """The document as JSON. It takes a third of a second to build, so the application starts this when it starts."""
+    """The document as JSON. To build it takes about a second of a processor."""
     return await to_thread.run_sync(lambda: json_text(document(app)).encode())
 
 
 async def get_document(request: Request) -> Response:
-    """The route of the document, for any visitor."""
-    return Response(await request.app.state.openapi_json, media_type="application/json")
+    """The route of the document, for any visitor. The first request builds it; a start does not wait for it."""
+    state = request.app.state
+    if state.openapi_json is None:
+        state.openapi_json = asyncio.create_task(encode(request.app))
+    # Shielded: a first visitor who leaves does not take it from those who wait with them.
+    return Response(await asyncio.shield(state.openapi_json), media_type="application/json")
 
 
 def _add_errors(method: str, path: str, operation: dict[str, Any]) -> None:

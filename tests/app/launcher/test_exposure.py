@@ -58,7 +58,8 @@ def observed(installation: Stack) -> list[Observed]:
         job = answer.raise_for_status().json()["id"]
         journal = installation.data / "runs" / job
         until(lambda: any('"loss"' in path.read_text() for path in journal.rglob("events.jsonl")), 120, "a step")  # noqa: B023
-        processes += [observe(process) for process in psutil.Process(installation.process.pid).children(recursive=True)]
+        running = psutil.Process(installation.process.pid).children(recursive=True)
+        processes += [one for process in running if (one := observe(process)) is not None]
         installation.client.post(f"/api/v1/jobs/{job}/cancel").raise_for_status()
         until(lambda: get(installation, f"jobs/{job}")["state"] == "cancelled", 60, "the end of the job")  # noqa: B023
     return processes
@@ -69,15 +70,19 @@ def get(installation: Stack, path: str) -> dict[str, object]:
     return answer
 
 
-def observe(process: psutil.Process) -> Observed:
+def observe(process: psutil.Process) -> Observed | None:
+    """A process as it is now; None if it ends meanwhile, as connections of the database and tokenizer processes do."""
     entry = Path(f"/proc/{process.pid}")
-    listening = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
-    return Observed(
-        " ".join(process.cmdline()),
-        (entry / "environ").read_bytes(),
-        re.findall(r"Umask:\s*(\d+)", (entry / "status").read_text())[0],
-        {each.laddr.ip for each in listening},
-    )
+    try:
+        listening = [each for each in process.net_connections("inet") if each.status == psutil.CONN_LISTEN]
+        return Observed(
+            " ".join(process.cmdline()),
+            (entry / "environ").read_bytes(),
+            re.findall(r"Umask:\s*(\d+)", (entry / "status").read_text())[0],
+            {each.laddr.ip for each in listening},
+        )
+    except (psutil.NoSuchProcess, FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def test_no_process_listens_beyond_loopback(observed: list[Observed]) -> None:

@@ -38,11 +38,14 @@ TOOL_TEMPLATE = (
 
 
 CLIENTS = ("openai", "alice_client")  # the fixtures that are parametrized by the kind of client
+NUM_PAIRS = 4  # of a major and a way of calling it
 MIN_ROWS = 3  # of a table, from which on its rows take turns with the kinds of clients
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Try each row of a long table with one kind of client, and the next row with the next one; all else with all."""
+    """Try each row of a long table with one kind of client, and the next row with the next one; all else with each
+    major and each way of calling it, but not with all their pairs.
+    """
     tables: dict[str, dict[str, list[pytest.Item]]] = {}
     for item in items:
         spec = getattr(item, "callspec", None)
@@ -50,11 +53,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             row = repr({name: value for name, value in spec.params.items() if name not in CLIENTS})
             tables.setdefault(item.nodeid.partition("[")[0], {}).setdefault(row, []).append(item)
     left_out = set[pytest.Item]()
-    for rows in tables.values():
-        if len(rows) >= MIN_ROWS:
-            for number, (_row, clients) in enumerate(sorted(rows.items())):
-                clients.sort(key=lambda item: item.nodeid)
+    for table_number, rows in enumerate(tables.values()):
+        for number, (_row, clients) in enumerate(sorted(rows.items())):
+            clients.sort(key=lambda item: item.nodeid)
+            if len(rows) >= MIN_ROWS:
                 left_out |= set(clients) - {clients[number % len(clients)]}
+            elif len(clients) == NUM_PAIRS:  # in the order 1 async, 1 sync, 3 async, 3 sync
+                left_out |= {clients[index] for index in ((0, 3), (1, 2))[(table_number + number) % 2]}
     config.hook.pytest_deselected(items=list(left_out))
     items[:] = [item for item in items if item not in left_out]
 
