@@ -158,6 +158,12 @@ def visible(
     return row
 
 
+def is_visible(session: Session, table: type[Owned], row_id: str, principal: Principal) -> bool:
+    """Whether a user may still see a row: it can be deleted, or no longer shared with them."""
+    rows = select(table.id).where(table.id == row_id, visible_to(table.owner_id, principal))
+    return session.scalar(select(rows.exists())) or False
+
+
 def own(session: Session, table: type[Owned], row_id: str, *, principal: Principal) -> Owned:
     """A row of this id that the user may change, locked. Raises 404, or 403 for one that is only shared with them."""
     row = visible(session, table, row_id, principal=principal, for_update=True)

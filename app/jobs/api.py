@@ -12,7 +12,7 @@ from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
-from app.core.principal import OwnerFilter, Principal
+from app.core.principal import OwnerFilter, Principal, is_visible
 from app.jobs import deletion, schemas, service, stream
 from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
@@ -35,6 +35,7 @@ from app.web.paging import After, Limit
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
+from app.web.revocation import end_unless
 from trainer.batch_shapes import BatchView
 from trainer.run_dir import RunDir
 from trainer.spec import MAX_STEPS
@@ -403,6 +404,7 @@ def stream_job(
     """Follow a job: server-sent events job, attempts, curve, points, sample, history, checkpoints and log."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
+    end_unless(request, is_visible, Job, job_id, principal)
     language = i18n.locale()
     read = stream.json_reader(job_id, language)
     return event_source(request, notifications.topic(job_id, language), read, last_event_id or after or "")

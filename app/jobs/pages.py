@@ -18,7 +18,7 @@ from app.core.formatting import number
 from app.core.i18n import _, locale, translate
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, Job
-from app.core.principal import Principal, visible
+from app.core.principal import Principal, is_visible, visible
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
@@ -44,6 +44,7 @@ from app.web.json_body import StrictRoute
 from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
+from app.web.revocation import end_unless
 from trainer.families import TEXT_OBJECTIVES
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import MAX_STEPS, recipe, recipe_names
@@ -406,6 +407,7 @@ def stream_job(
     """What changes on the page of a job: its parts and samples as HTML, points of its curves, pieces of its log."""
     with db.transaction() as session:
         service.get(session, principal=principal, job_id=job_id)
+    end_unless(request, is_visible, Job, job_id, principal)
     language = locale()
     read = stream.page_reader(job_id, language)
     topic = notifications.topic(job_id, language, "page")

@@ -77,13 +77,29 @@ def restore(request: Request, principal: Submitter, form: FormBody) -> Response:
 
 @router.post("/trash/delete")
 def delete(request: Request, principal: Submitter, form: FormBody) -> Response:
-    """Delete what was chosen for good. What a job, a task or a deployment uses stays, and the page says so."""
+    """Delete what was chosen for good, once that is confirmed. What a job, a task or a deployment uses stays, and the
+    page says so.
+    """
+    ids = chosen(form, "row")
+    if ids and "confirmed" not in form:
+        return _confirm(request, principal, ids)
 
     def verb(session: Session, row_id: str) -> None:
         service.purge(session, principal=principal, row_id=row_id)
 
     _ids, outcome = _change_each(principal, "purge", form, verb)
     return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)
+
+
+def _confirm(request: Request, principal: Principal, ids: list[str]) -> Response:
+    with db.transaction() as session:
+        rows = [
+            (row_id, service.name(session, principal=principal, row_id=row_id))
+            for row_id in trash.of_user(session, principal, ids)
+        ]
+    if not rows:
+        return RedirectResponse("/trash", status_code=303)
+    return page(request, "trash/confirm.html", principal=principal, rows=rows)
 
 
 def _change_each(
@@ -103,7 +119,9 @@ def _change_each(
 
 
 @router.post("/trash/empty")
-def empty(principal: Submitter) -> Response:
-    """Delete everything in the trash for good."""
-    service.empty(principal)
+def empty(request: Request, principal: Submitter) -> Response:
+    """Delete everything in the trash for good. What a job, a task or a deployment uses stays, and the page says so."""
+    num_deleted, refused = service.empty(principal)
+    if refused:
+        return _page(request, principal, BulkOutcome("purge", num_deleted, refused=refused))
     return RedirectResponse("/trash", status_code=303)

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -145,14 +144,23 @@ def name(session: Session, *, principal: Principal, row_id: str) -> str:
     return sharing.name_of(session, _find(session, principal, row_id)[1])
 
 
-def empty(principal: Principal) -> None:
-    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses."""
+def empty(principal: Principal) -> tuple[int, dict[str, list[str]]]:
+    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses.
+
+    Returns how many were deleted, and the names of the others by the reason why they stay.
+    """
+    num_deleted, refused = 0, dict[str, list[str]]()
     after: str | None = None
     while True:
         with db.transaction() as session:
             rows, after = list_trash(session, principal=principal, limit=BATCH, after=after)
         for row in rows:
-            with suppress(PanelError), db.transaction() as session:
-                purge(session, principal=principal, row_id=row.id)
+            try:
+                with db.transaction() as session:
+                    purge(session, principal=principal, row_id=row.id)
+            except PanelError as error:
+                refused.setdefault(error.message, []).append(row.name)
+            else:
+                num_deleted += 1
         if after is None:
-            return
+            return num_deleted, refused

@@ -1,13 +1,15 @@
-"""Ends what a revoked credential still has open: streams, generations, downloads, uploads.
+"""Ends what a revoked credential still has open (streams, generations, downloads, uploads), and streams about what
+their user may no longer see.
 
 A request is authenticated once, when it begins. The credentials of all open requests of this process are looked up
 again together, by one query every few seconds, and requests whose session or token is no longer accepted are cancelled.
 Those that were not authenticated go on: somebody whose session has expired still sends its cookie when logging in.
+A stream names its own condition (`end_unless`), which is looked up as often.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import anyio
@@ -26,6 +28,17 @@ from app.web.errors import error_response
 log = logging.getLogger(__name__)
 
 RECHECK_SECONDS = 5.0  # 15 s is what the documentation promises
+
+
+Condition = tuple[Callable[..., bool], *tuple[Hashable, ...]]  # a function of a database session, and its arguments
+
+
+def end_unless(request: Request, *condition: *Condition) -> None:
+    """End the answer to a request, which is a stream, soon after the condition is false.
+
+    Requests with equal conditions share one look.
+    """
+    request.state.condition = condition
 
 
 class OpenRequests:
@@ -57,18 +70,23 @@ class OpenRequests:
                     del self._requests[credential]
 
     async def cancel_revoked(self) -> None:
-        """Cancel the requests whose credential is no longer accepted. None if the database cannot say."""
+        """Cancel the requests whose credential is no longer accepted or whose condition is false. None if the database
+        cannot say.
+        """
         credentials = list(self._requests)
         if not credentials:
             return
+        scopes = [scope for requests in self._requests.values() for scope in requests.values()]
+        conditions = {condition for scope in scopes if (condition := _condition(scope)) is not None}
         try:
-            accepted = await to_thread.run_sync(_accepted, credentials)
+            accepted, refused = await to_thread.run_sync(_look_up, credentials, conditions)
         except SQLAlchemyError as error:
             log.warning("credentials of open requests cannot be looked up: %s", error)
             return
-        for credential in set(credentials) - accepted:
-            for cancellation, scope in self._requests.get(credential, {}).items():
-                if auth.accepted_user(scope) is not None:
+        for credential, requests in self._requests.items():
+            is_revoked = credential in credentials and credential not in accepted
+            for cancellation, scope in requests.items():
+                if _condition(scope) in refused or (is_revoked and auth.accepted_user(scope) is not None):
                     cancellation.cancel()
 
     async def _repeat(self) -> None:
@@ -77,9 +95,16 @@ class OpenRequests:
             await self.cancel_revoked()
 
 
-def _accepted(credentials: list[Credential]) -> set[Credential]:
+def _condition(scope: Scope) -> Condition | None:
+    condition: Condition | None = scope.get("state", {}).get("condition")
+    return condition
+
+
+def _look_up(credentials: list[Credential], conditions: set[Condition]) -> tuple[set[Credential], set[Condition]]:
+    """The credentials that are accepted, and the conditions that are false."""
     with db.transaction() as session:
-        return auth.accepted(session, credentials)
+        is_true = {condition: condition[0](session, *condition[1:]) for condition in conditions}
+        return auth.accepted(session, credentials), {condition for condition, true in is_true.items() if not true}
 
 
 class RevocationMiddleware:

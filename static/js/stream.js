@@ -71,6 +71,8 @@ export class Stream {
     if (answer?.status === 401) {
       this.isOver = true;
       this.listeners.status("login");
+    } else if ((await fetch(location.href, { method: "HEAD" }).catch(() => null))?.status === 404) {
+      location.reload(); // deleted, or no longer shared with this user: the page says so
     } else {
       this.#reopen(RETRY_AFTER);
     }

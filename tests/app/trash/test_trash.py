@@ -275,8 +275,9 @@ def test_what_something_uses_is_not_deleted_for_good(
     code = {"jobs": "checkpoint_in_use", "corpora": "corpus_in_use"}.get(kind, f"{word}_in_use")
     refused = alice.delete(f"{PATH}/{row_id}")
     assert (refused.status_code, refused.json()["code"]) == (409, code)
-    page = alice.post("/trash/delete", data={"row": row_id})
+    page = alice.post("/trash/delete", data={"row": row_id, "confirmed": "true"})
     assert (page.status_code, refused.json()["title"] in unescape(page.text)) == (409, True)
+    assert refused.json()["title"] in unescape(alice.post("/trash/empty").text)
     assert alice.delete(PATH).status_code == 204
     outlive(row_id, table)
     sweep()
@@ -405,7 +406,11 @@ def test_the_page_lists_and_deletes_for_good(alice: TestClient, alice_user: Pers
     page = alice.get("/trash").text
     assert all(f"stored {word}" in page for _kind, word, _create, _table in KINDS)
     assert "of the disk space that counts toward your quota" in page
-    assert alice.post("/trash/delete", data={"row": rows[0][1]}).headers["location"] == "/trash"
+    question = alice.post("/trash/delete", data={"row": rows[0][1]}).text
+    assert ("Delete for good?" in question, "stored corpus" in question) == (True, True)
+    assert "stored corpus" in alice.get("/trash").text
+    confirmed = {"row": rows[0][1], "confirmed": "true"}
+    assert alice.post("/trash/delete", data=confirmed).headers["location"] == "/trash"
     assert "stored corpus" not in alice.get("/trash").text
     assert alice.post("/trash/empty").status_code == 303
     assert "The trash is empty" in alice.get("/trash").text

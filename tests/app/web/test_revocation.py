@@ -81,6 +81,11 @@ def num_streams(web: TestClient) -> int:
     return len(web.app.state.hub._topics)  # type: ignore[attr-defined]
 
 
+def num_viewers(web: TestClient) -> int:
+    topics = web.app.state.hub._topics  # type: ignore[attr-defined]
+    return sum(len(topic.viewers) for topic in topics.values())
+
+
 def answered_after(
     request: Callable[[], httpx2.Response], is_open: Callable[[], object], change: Callable[[], None]
 ) -> httpx2.Response:
@@ -107,6 +112,25 @@ def test_a_stream_of_a_job_ends_when(web: TestClient, name: str, path: str) -> N
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert num_streams(web) == 0
     assert client.get("/api/v1/me").status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs/{id}/events", "/jobs/{id}/events"])
+def test_a_stream_of_a_job_that_is_no_longer_shared_ends_and_its_owners_does_not(
+    web: TestClient, alice_api: TestClient, job: tuple[str, int], path: str
+) -> None:
+    reader = users.client(web, token=users.enter(f"reader of {path}", "viewer").token())
+    sharing = f"/api/v1/shares/{job[0]}"
+    assert alice_api.put(sharing, json={"everyone": True}).status_code == 200
+    with threads(2) as pool:
+        answers = [pool.submit(client.get, path.format(id=job[0])) for client in (alice_api, reader)]
+        until(lambda: num_viewers(web) == 2, what="both streams")
+        alice_api.put(sharing, json={"everyone": False}).raise_for_status()
+        assert answers[1].result(timeout=20).status_code == 200
+        web.portal.call(web.app.state.open_requests.cancel_revoked)  # type: ignore[union-attr, attr-defined]
+        assert (answers[0].done(), num_viewers(web)) == (False, 1)
+        assert reader.get(path.format(id=job[0])).status_code == 404
+        with db.transaction() as session:
+            session.execute(delete(ApiToken))
 
 
 def test_a_stream_of_a_valid_credential_stays_open(web: TestClient, alice_user: Person, job: tuple[str, int]) -> None:
