@@ -48,7 +48,7 @@ class Replica(Base):
     node: Mapped[str] = mapped_column(primary_key=True)
     path: Mapped[str]  # of the model that is in memory: until a new one is loaded, the old one
     state: Mapped[str]
-    failure: Mapped[str | None]  # one of app/playground/failures.py
+    failure: Mapped[str | None]  # of the newest model: one of app/playground/failures.py; the old one may be ready
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (CheckConstraint(one_of("state", REPLICA_STATES), name="state"),)

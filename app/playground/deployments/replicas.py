@@ -71,8 +71,9 @@ def record(session: Session, node: str, node_duties: Sequence[Duty], states: Map
 
 
 def _record_one(session: Session, node: str, duty: Duty, states: Mapping[str, LoadedState]) -> None:
-    path = next((path for path in duty.paths if states[path].state == "ready"), duty.paths[0])
-    state = states[path]
-    values: dict[str, Any] = {"path": path, "state": state.state, "failure": state.failure, "seen_at": func.now()}
+    newest = duty.paths[0]
+    path = next((path for path in duty.paths if states[path].state == "ready"), newest)
+    values: dict[str, Any] = {"path": path, "state": states[path].state, "failure": states[newest].failure}
+    values["seen_at"] = func.now()
     new = insert(Replica).values(deployment_id=duty.deployment_id, node=node, **values)
     session.execute(new.on_conflict_do_update(index_elements=["deployment_id", "node"], set_=values))

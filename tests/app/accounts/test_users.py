@@ -110,9 +110,11 @@ def test_of_two_owners_who_change_each_other_the_second_waits(alice_user: Person
     other = users.enter("Another owner", "owner")
     with db.transaction() as first:
         accounts.managed_user(first, principal=alice_user.principal, user_id=other.id)
-        with pytest.raises(OperationalError, match="lock timeout"), db.transaction() as second:
+        with db.transaction() as second:
             second.execute(text("SET LOCAL lock_timeout = 50"))
-            accounts.managed_user(second, principal=other.principal, user_id=alice_user.id)
+            with pytest.raises(OperationalError, match="lock timeout"):
+                accounts.managed_user(second, principal=other.principal, user_id=alice_user.id)
+            second.rollback()
     with db.transaction() as session:
         session.execute(delete(User).where(User.id == other.id))
 

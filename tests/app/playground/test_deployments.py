@@ -126,6 +126,32 @@ def test_a_broken_model_is_reported_with_the_reason(
     assert api.get(f"/api/v1/deployments/{created['id']}").json()["state"] == "failed"
 
 
+def test_a_move_to_a_broken_model_is_reported_while_the_old_one_serves(
+    api: TestClient,
+    store_checkpoint: StoreCheckpoint,
+    alice: TestClient,
+    alice_user: Person,
+    deployed_models: DeployedModels,
+) -> None:
+    old, broken = store_checkpoint(alice_user), store_checkpoint(alice_user)
+    created = deploy(api, old.id)
+    wait_until_ready(api, deployed_models, created["id"])
+    path = f"/api/v1/deployments/{created['id']}"
+    assert api.put(path, json={"model": broken.id}).status_code == 200
+    (broken.path / "model.safetensors").write_bytes(b"nonsense")
+
+    def replica() -> dict[str, Any]:
+        deployed_models.update()
+        (only,) = api.get(path).json()["replicas"]
+        return dict(only)
+
+    until(lambda: "cannot be read" in (replica()["message"] or ""), 60, "the failure")
+    assert (replica()["state"], replica()["is_current"]) == ("ready", False)
+    assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200
+    page = alice.get(f"/deployments/{created['id']}").text
+    assert ("the model before" in page, "cannot be read" in page) == (True, True)
+
+
 def test_a_deployment_is_called_by_those_who_may_and_changed_by_its_owner_only(
     api: TestClient, checkpoint: StoredCheckpoint, bob_api: TestClient, bob_user: Person
 ) -> None:
