@@ -29,6 +29,7 @@ from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
 from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
+from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
@@ -85,6 +86,7 @@ FEATURES = (
     evaluations_api,
     lineage_api,
     jobs_api,
+    metrics_api,
     everyones,
     notices_api,
     playground_api,

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 
@@ -33,6 +33,8 @@ DRAIN_SECONDS = 2.0  # without a byte, after which the stream of a job that has 
 RECONNECT_SECONDS = 600.0  # how long a stream is reconnected without success
 RECONNECT_PAUSE = 1.0
 ENDED = ("succeeded", "failed", "cancelled")
+
+MetricsFormat = Literal["csv", "parquet", "tensorboard"]
 
 
 @dataclass(frozen=True)
@@ -211,13 +213,24 @@ class Jobs:
             MetricsInfo, where, series=names, start=start, end=end, points=points, seconds=seconds
         )
 
-    def download_metrics(self, job_id: str, target: Path | str) -> Path:
-        """Write all points of all curves to a CSV file: a line for each step, a column for each series."""
+    def download_metrics(self, job_id: str, target: Path | str, format: MetricsFormat = "csv") -> Path:
+        """Write all points of all curves to a file, which exists only if it is complete.
+
+        CSV and Parquet have a row for each step and a column for each series. An event file of TensorBoard goes into
+        a directory of its own, under a name that contains "tfevents".
+        """
         path = Path(target)
-        with self._transport.open("GET", address("jobs", job_id, "metrics.csv")) as response, path.open("wb") as file:
-            for chunk in response.iter_bytes():
-                file.write(chunk)
-        return path
+        ending = "tfevents" if format == "tensorboard" else format
+        part = path.with_name(f"{path.name}.part")
+        where = address("jobs", job_id, f"metrics.{ending}")
+        try:
+            with self._transport.open("GET", where) as response, part.open("wb") as file:
+                for chunk in response.iter_bytes():
+                    file.write(chunk)
+        except httpx2.TransportError as error:
+            part.unlink()
+            raise self._transport.unreachable(error) from error
+        return part.replace(path)
 
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
-from fastapi.responses import StreamingResponse
 from sse_starlette import EventSourceResponse
 
 from app.core import db, fault_injection, i18n, idempotency, storage
@@ -14,7 +13,6 @@ from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter, Principal, is_visible
 from app.jobs import deletion, schemas, service, stream
-from app.jobs.attempts import metrics, metrics_csv
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
@@ -329,49 +327,11 @@ def get_samples(principal: Reader, job_id: Id) -> Listing[schemas.SampleAnswer]:
         )
 
 
-@router.get("/jobs/{job_id}/metrics", tags=["jobs"], responses=errors("window_invalid"))
-def get_metrics(
-    principal: Reader,
-    job_id: Id,
-    series: Annotated[str | None, Query(description="Names, comma-separated. All if left out.", max_length=999)] = None,
-    start: Annotated[int, Query(ge=0, le=2**31 - 1, description="The first step.")] = 0,
-    end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
-    points: Annotated[int, Query(ge=10, le=5000, description="How many points a curve may have at most.")] = 1000,
-    seconds: Annotated[bool, Query(description="Add the seconds of training before each step.")] = False,
-) -> schemas.MetricsAnswer:
-    """The curves of a job in a window of steps. Narrower windows give finer curves; spikes are always included."""
-    if end is not None and end < start:
-        raise bad_field("end", "window_invalid", _("The last step must not be before the first one."))
-    names = series.replace("\0", "").split(",") if series else None
-    with db.transaction() as session:
-        service.get(session, principal=principal, job_id=job_id)
-        last = metrics.last_step(session, job_id=job_id) if end is None else end
-        window = metrics.Window(start, max(last, start) + 1, points)
-        curves = metrics.curves(session, job_id=job_id, window=window, series=names)
-        if seconds:
-            metrics.add_seconds(session, job_id=job_id, curves=curves)
-        return schemas.curves_answer(curves)
-
-
 @router.get("/jobs/{job_id}/forecast", tags=["jobs"])
 def get_forecast(principal: Reader, job_id: Id) -> LossForecast:
     """Where the training loss of a job that has not ended will probably go: a power law fitted since warm-up."""
     with db.transaction() as session:
         return loss_forecast.forecast(session, service.get(session, principal=principal, job_id=job_id))
-
-
-@router.get(
-    "/jobs/{job_id}/metrics.csv",
-    tags=["jobs"],
-    response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {"schema": {"type": "string"}}}}},
-)
-def download_metrics(principal: Reader, job_id: Id) -> StreamingResponse:
-    """Download all points of all curves as CSV: a line for each step, a column for each series."""
-    with db.transaction() as session:
-        service.get(session, principal=principal, job_id=job_id)
-    headers = {"Content-Disposition": f'attachment; filename="metrics-{job_id}.csv"'}
-    return StreamingResponse(metrics_csv.chunks(job_id), media_type="text/csv; charset=utf-8", headers=headers)
 
 
 @router.get("/jobs/{job_id}/log", tags=["jobs"])

@@ -1,4 +1,4 @@
-"""Downloading models: exports, and checkpoints as they were saved."""
+"""Downloading models: exports, and checkpoints as they were saved; and the curves of jobs."""
 
 import sys
 from pathlib import Path
@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from ..jobs import MetricsFormat
 from ..language import _
 from ..shapes import FileInfo, TaskInfo
 from .terminal import AsJson, Id, ModelId, connect, messages, print_json, progress_bar, say
@@ -42,6 +43,20 @@ def download(id: Id, directory: Directory, as_json: AsJson = False) -> None:
     with connect() as client, progress_bar(id) as on_progress:
         target = client.checkpoints.download(id, directory, on_progress)
     _print_paths(sorted(path for path in target.rglob("*") if path.is_file()), as_json=as_json)
+
+
+def download_metrics(
+    id: Id,
+    target: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
+    format: Annotated[
+        MetricsFormat, typer.Option(help='For tensorboard, "tfevents" must be part of the name of the file.')
+    ] = "csv",
+    as_json: AsJson = False,
+) -> None:
+    """Write all points of all curves of a job to a file: a row for each step, or an event file of TensorBoard."""
+    with connect() as client:
+        path = client.jobs.download_metrics(id, target, format)
+    _print_paths([path], as_json=as_json)
 
 
 def _print_paths(paths: list[Path], *, as_json: bool) -> None:

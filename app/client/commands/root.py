@@ -45,6 +45,7 @@ for _name, _function in _FUNCTIONS.items():
     command(commands, _name)(_function)
 
 command(resources.checkpoints, "download")(pulling.download)
+command(resources.jobs, "metrics")(pulling.download_metrics)
 
 for _name, _group in {
     "corpora": resources.corpora,

@@ -1,6 +1,7 @@
 """Commands of deployments and conversations: what they send, what they print, and how they end."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +153,23 @@ def test_a_conversation_is_searched_exported_as_one_line_and_deleted(monkeypatch
     assert [json.loads(line) for line in printed.splitlines()] == [record]
     printed, requests = run(monkeypatch, "conversations", "delete", "c1", answers=[answer(204)])
     assert (sent(requests), printed) == (["DELETE /conversations/c1"], "Deleted: c1\n")
+
+
+@pytest.mark.parametrize(("format", "ending"), [("csv", "csv"), ("parquet", "parquet"), ("tensorboard", "tfevents")])
+def test_the_curves_of_a_job_are_written_to_a_file(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, format: str, ending: str
+) -> None:
+    target = tmp_path / "curves"
+    arguments = ("jobs", "metrics", "j1", str(target), "--format", format)
+    printed, requests = run(monkeypatch, *arguments, answers=[answer(200, b"1,2")])
+    assert (sent(requests), printed) == ([f"GET /jobs/j1/metrics.{ending}"], f"{target}\n")
+    assert target.read_bytes() == b"1,2"
+
+
+def test_curves_that_break_off_leave_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    cut = answer(200, b"1,2", content_length="99")
+    run(monkeypatch, "jobs", "metrics", "j1", str(tmp_path / "curves"), answers=[cut], code=4)
+    assert list(tmp_path.iterdir()) == []
 
 
 EXAMPLES = {"corpora": CorpusAnswer, "tokenizers": TokenizerAnswer, "models": ModelAnswer}

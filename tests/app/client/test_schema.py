@@ -198,6 +198,12 @@ CALLS: Calls = {
     "get_lineage": lambda client, _file: client.lineage.get("c"),
     "get_forecast": lambda client, _file: client.jobs.forecast("j"),
     "download_metrics": lambda client, file: client.jobs.download_metrics("j", file.with_suffix(".csv")),
+    "download_metrics_parquet": lambda client, file: client.jobs.download_metrics(
+        "j", file.with_suffix(".parquet"), "parquet"
+    ),
+    "download_metrics_tensorboard": lambda client, file: client.jobs.download_metrics(
+        "j", file.with_name("tfevents"), "tensorboard"
+    ),
     "get_log": lambda client, _file: client.jobs.log("j", 3),
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
@@ -479,7 +485,7 @@ def answered(document: dict[str, Any], description: dict[str, Any]) -> httpx2.Re
     """The answer to an operation: an example of its schema."""
     statuses = [status for status in sorted(description["responses"]) if status.startswith("2")]
     status = next((status for status in statuses if "content" in description["responses"][status]), statuses[0])
-    if status == "204" or description["operationId"] in ("download_file", "download_metrics"):
+    if status == "204" or description["operationId"].startswith(("download_file", "download_metrics")):
         return httpx2.Response(int(status), content=b"GGUF" if status == "200" else b"")
     schemas_by_name = document["components"]["schemas"]
     name = description["operationId"]

@@ -1,6 +1,5 @@
 """Jobs over HTTP: what is asked for, what is wrong with it, who may see it."""
 
-import csv
 import json
 from typing import Any
 
@@ -9,10 +8,9 @@ from starlette.testclient import TestClient
 
 from app.core import db, storage
 from app.jobs import service
-from app.jobs.attempts import metrics, metrics_csv
+from app.jobs.attempts import metrics
 from tests.app.jobs import factories
 from tests.users import Person
-from trainer import events
 from trainer.spec import recipe_names
 
 
@@ -245,22 +243,3 @@ def test_without_a_node_or_with_too_little_text_nothing_is_proposed(
     answer = alice_api.post("/api/v1/jobs/propose", json={"corpora": [corpus], "seconds": 600})
     factories.node()
     assert (answer.status_code, answer.json()["code"]) == (409, "no_node")
-
-
-def test_all_points_of_all_curves_are_downloaded_as_csv(
-    alice_api: TestClient, bob_api: TestClient, alice_user: Person, corpus: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(metrics_csv, "STEPS_PER_PAGE", 2)
-    job_id, fence = factories.started(alice_user, corpus)
-    values: list[float | str] = [0.1 + 0.2, "nan", 1e-300, "-inf", 4.0]
-    factories.record(job_id, fence, factories.losses(values))
-    point = events.PointsEvent(seq=9, at=2000.0, step=5, values={"eval_loss": 2.5})
-    factories.record(job_id, fence, [point])
-    answer = alice_api.get(f"/api/v1/jobs/{job_id}/metrics.csv")
-    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
-    rows = list(csv.DictReader(answer.text.splitlines()))
-    assert [row["step"] for row in rows] == ["1", "2", "3", "4", "5"]
-    assert [row["loss"] for row in rows] == ["0.30000000000000004", "nan", "1e-300", "-inf", "4.0"]
-    assert [row["eval_loss"] for row in rows] == ["", "", "", "", "2.5"]
-    assert rows[0]["time"] == "1970-01-01T00:16:40+00:00"
-    assert bob_api.get(f"/api/v1/jobs/{job_id}/metrics.csv").status_code == 404

@@ -1,0 +1,95 @@
+"""The curves of a job as a Parquet file or an event file of TensorBoard, which a child process makes of the CSV file.
+
+The libraries for these formats stay out of the web process.
+"""
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import chain
+from typing import IO, Literal
+
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.node_budget import NoRoom, Reservation, node_budget
+from app.core.settings import ROOT
+from app.jobs.attempts import metrics_csv
+from app.web.pools import Pool
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits, limited_command
+
+log = logging.getLogger(__name__)
+
+Format = Literal["parquet", "tensorboard"]
+
+MEMORY_BYTES = 512 << 20
+LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=1800)
+ROOM_SECONDS = 10.0  # for the node to have room
+CHUNK_BYTES = 1 << 16
+
+CONVERSIONS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: busy())  # whose threads outlive the children
+
+
+class ConversionFailed(Exception):
+    """The child died, so that what was sent of the file is not all of it."""
+
+
+def chunks(job_id: str, file_format: Format) -> Iterator[bytes]:
+    """The file in pieces, as the child writes them. Call it in a thread of CONVERSIONS: the child dies with its thread.
+
+    Raises PanelError (503) if there is no room for the child, or it does not begin; and ConversionFailed later.
+    """
+    try:
+        reservation = node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS)
+    except NoRoom:
+        raise busy() from None
+    pieces = _converted(metrics_csv.chunks(job_id), file_format, reservation)
+    try:
+        first = next(pieces)  # from here on the generator ends its child, whether it is read to its end or not
+    except ConversionFailed:
+        raise busy() from None
+    return chain([first], pieces)
+
+
+def _converted(lines: Iterator[bytes], file_format: Format, reservation: Reservation) -> Iterator[bytes]:
+    with reservation:
+        child = subprocess.Popen(
+            limited_command(LIMITS, [sys.executable, "-m", "trainer.export.metric_files", file_format]),
+            cwd=ROOT,
+            env=child_environment("parse", OPENBLAS_NUM_THREADS="1"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        threading.Thread(target=_feed, args=(child, child.stdin, lines), daemon=True).start()
+        try:
+            while piece := child.stdout.read(CHUNK_BYTES):
+                yield piece
+            if child.wait() != 0:
+                raise ConversionFailed(f"exit status {child.returncode}")
+        finally:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+
+
+def _feed(child: subprocess.Popen[bytes], target: IO[bytes], lines: Iterator[bytes]) -> None:
+    """Write the CSV file to the child, and kill it where that cannot be read to its end."""
+    try:
+        for chunk in lines:
+            target.write(chunk)
+        target.close()
+    except BrokenPipeError:
+        pass  # the child has ended, and its exit status says how
+    except Exception:
+        log.exception("the curves cannot be read")
+        child.kill()
+
+
+def busy() -> PanelError:
+    """The error for a file that finds no place."""
+    message = _("Other files of curves are being written. Try again in a moment.")
+    return PanelError(503, "metrics_busy", message, headers={"Retry-After": "5"})
