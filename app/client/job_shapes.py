@@ -326,6 +326,27 @@ class SearchInfo(Shape):
     created_at: datetime
 
 
+class FieldImportanceInfo(Shape):
+    """A field that a search varies; `share` is its part in what separates the best third of the jobs from the others,
+    from 0 to 1.
+    """
+
+    name: str
+    title: str
+    share: float
+
+
+class ImportanceInfo(Shape):
+    """How much each field of a hyperparameter search decides about the validation loss, the most important first.
+
+    It rests on `num_jobs` jobs. With fewer than `min_jobs`, or less than two fields that vary, `fields` is empty.
+    """
+
+    num_jobs: int
+    min_jobs: int
+    fields: list[FieldImportanceInfo]
+
+
 class CurveInfo(Shape):
     """A series: its points where `stride` is 1, else their mean, least and greatest over so many steps."""
 

@@ -16,6 +16,7 @@ from .job_shapes import (
     EveryonesJobInfo,
     ForecastInfo,
     HistoryInfo,
+    ImportanceInfo,
     JobInfo,
     LogInfo,
     MetricsInfo,
@@ -176,6 +177,10 @@ class Jobs:
     def get_search(self, search_id: str) -> SearchInfo:
         """A hyperparameter search."""
         return self._transport.get(SearchInfo, address("hyperparameter-searches", search_id))
+
+    def search_importance(self, search_id: str) -> ImportanceInfo:
+        """How much each field of a hyperparameter search decides about the validation loss."""
+        return self._transport.get(ImportanceInfo, address("hyperparameter-searches", search_id, "importance"))
 
     def cancel_search(self, search_id: str) -> SearchInfo:
         """Cancel all jobs of a hyperparameter search that have not ended."""

@@ -22,6 +22,7 @@ from app.jobs.planning import answers, data_checks
 from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewAnswer, PreviewRequest
 from app.jobs.previews.samples import SamplesAnswer
+from app.jobs.searches import importance
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.searches.service import HyperparameterSearchAnswer, HyperparameterSearchRequest
 from app.jobs.views import logs, loss_forecast
@@ -406,6 +407,20 @@ def get_search(principal: Reader, search_id: Id) -> HyperparameterSearchAnswer:
     with db.transaction() as session:
         search = hyperparameter_search.get(session, principal=principal, search_id=search_id)
         return hyperparameter_search.answers(session, [search])[0]
+
+
+@router.get(
+    "/hyperparameter-searches/{search_id}/importance",
+    tags=["jobs"],
+    responses=errors("importance_slow", "preview_busy"),
+)
+@PREVIEWS
+def get_search_importance(principal: Reader, search_id: Id) -> importance.SearchImportance:
+    """How much each field of a hyperparameter search decides about the validation loss, by PED-ANOVA."""
+    with db.transaction() as session:
+        search = hyperparameter_search.get(session, principal=principal, search_id=search_id)
+        search_results = importance.results(session, search)
+    return importance.compute(search_results)
 
 
 @router.post("/hyperparameter-searches/{search_id}/cancel", status_code=202, tags=["jobs"])

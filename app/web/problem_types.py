@@ -239,6 +239,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "metrics_busy": ((503,), "Too many files of curves are being written at the moment."),
     "objective_unfit": ((422,), "The base model does not support the objective."),
     "origin_differs": ((422,), "A field may not change when a job continues from a checkpoint."),
+    "importance_slow": ((503,), "The importance of fields took too much time or memory."),
     "preview_busy": ((503,), "Too many previews are being rendered at the moment."),
     "quota": ((429,), "The user has too many unfinished jobs."),
     "records_few": ((422,), "There are too few records."),

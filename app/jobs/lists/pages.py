@@ -14,6 +14,7 @@ from app.corpora import service as corpora_service
 from app.jobs import schemas, service
 from app.jobs.lifecycle import notifications
 from app.jobs.lists import bulk, comparison
+from app.jobs.searches import importance
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
@@ -24,6 +25,7 @@ from app.web.list_view import OWNERS, ListView
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id, ShortText
+from app.web.preview_process import PREVIEWS
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter(route_class=StrictRoute)
@@ -98,13 +100,14 @@ def compare(
     search: Annotated[ShortText | None, Query(description="A hyperparameter search, whose jobs are compared.")] = None,
 ) -> Response:
     """The curves, settings, best values and samples of several jobs side by side."""
-    compared, problem, answer = None, None, None
+    compared, problem, answer, weights = None, None, None, None
     try:
         with db.transaction() as session:
             if search is not None:
                 row = hyperparameter_search.get(session, principal=principal, search_id=search)
                 (answer,) = hyperparameter_search.answers(session, [row])
                 job = answer.jobs
+                weights = importance.without_computing(importance.results(session, row))
             compared = comparison.compare(session, principal=principal, job_ids=job)
     except PanelError as error:
         problem = error
@@ -117,6 +120,7 @@ def compare(
         principal=principal,
         compared=compared,
         search=answer,
+        importance=weights,
         plot=_plot(compared) if compared else None,
         problem=problem,
         series=chart_words.series_words(),
@@ -143,6 +147,21 @@ def list_searches(
         rows, more = hyperparameter_search.list_searches(session, principal=principal, limit=PAGE_LENGTH, after=after)
         searches = hyperparameter_search.answers(session, rows)
     return page(request, "jobs/searches.html", principal=principal, searches=searches, next=more, after=after)
+
+
+@router.get("/jobs/searches/{search_id}/importance")
+@PREVIEWS
+def show_importance(request: Request, principal: Reader, search_id: Id) -> Response:
+    """The part of a comparison that says what each field of a search decides about its loss."""
+    with db.transaction() as session:
+        row = hyperparameter_search.get(session, principal=principal, search_id=search_id)
+        search_results = importance.results(session, row)
+    weights, problem = None, None
+    try:
+        weights = importance.compute(search_results)
+    except PanelError as error:
+        problem = error
+    return page(request, "jobs/_importance.html", principal=principal, importance=weights, problem=problem)
 
 
 @router.post("/jobs/searches/{search_id}/cancel")

@@ -6,7 +6,6 @@ load, and a fraction of a second, in which the scheduler does not wait.
 
 import json
 import logging
-import math
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from sqlalchemy.orm import Session
 from app.core import db
 from app.core.account_models import User
 from app.core.errors import PanelError
-from app.core.models import TERMINAL, HyperparameterSearch, Job, MetricPoint
+from app.core.models import TERMINAL, HyperparameterSearch, Job
 from app.core.principal import background_principal
 from app.core.roles import is_at_least
 from app.core.search_shapes import AdaptivePlan, FieldValue, SearchTrial
@@ -144,20 +143,12 @@ def _question(session: Session, plan: AdaptivePlan) -> dict[str, Any]:
 def _losses(session: Session, trials: Sequence[SearchTrial]) -> dict[str, float | str | None]:
     """By job, its least validation loss; None while it is under way, and "failed" if it ended without one."""
     ids = [trial.job_id for trial in trials if trial.job_id is not None]
-    point = MetricPoint
-    least = select(point.job_id, func.min(point.value)).where(
-        point.job_id.in_(ids), point.series == "eval_loss", ~point.archived, point.value.is_not(None)
-    )
-    reached: dict[str, float | None] = {row[0]: row[1] for row in session.execute(least.group_by(point.job_id))}
+    reached = service.least_validation_losses(session, ids)
     states = {row.id: row.state for row in session.execute(select(Job.id, Job.state).where(Job.id.in_(ids)))}
     return {
-        job_id: None if states.get(job_id, "cancelled") not in TERMINAL else _number(reached.get(job_id))
+        job_id: None if states.get(job_id, "cancelled") not in TERMINAL else reached.get(job_id, "failed")
         for job_id in ids
     }
-
-
-def _number(loss: float | None) -> float | str:
-    return loss if loss is not None and math.isfinite(loss) else "failed"
 
 
 def _rounded(plan: AdaptivePlan, values: dict[str, FieldValue]) -> dict[str, FieldValue]:

@@ -263,6 +263,16 @@ def cancel(session: Session, *, principal: Principal, search_id: str) -> Hyperpa
     return search
 
 
+def least_validation_losses(session: Session, job_ids: Sequence[str]) -> dict[str, float]:
+    """The least validation loss of each job that has a finite one."""
+    point = MetricPoint
+    least = select(point.job_id, func.min(point.value)).where(
+        point.job_id.in_(job_ids), point.series == "eval_loss", ~point.archived, point.value.is_not(None)
+    )
+    rows = session.execute(least.group_by(point.job_id)).all()
+    return {row[0]: row[1] for row in rows if row[1] is not None and math.isfinite(row[1])}
+
+
 # ---- early stopping -------------------------------------------------------------------------------------------------
 
 

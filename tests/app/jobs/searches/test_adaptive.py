@@ -17,7 +17,6 @@ from tests.app.jobs import factories
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 from tests.waiting import until
-from trainer import events
 
 ADDRESS = "/api/v1/hyperparameter-searches"
 SMALL = {"recipe": "tiny", "max_steps": 8, "eval_steps": 4, "save_steps": 8, "warmup_steps": 1}
@@ -56,21 +55,6 @@ def due() -> list[str]:
         return adaptive.due_searches(session)
 
 
-def end(job_id: str, loss: float | None) -> None:
-    """A job ends, with this validation loss; without one it fails."""
-    factories.give_to(job_id, "ada")
-    with db.transaction() as session:
-        fence = factories.attempts.claim(session, job_id=job_id, node="ada")
-    assert fence is not None
-    values = {"loss": 1.0} if loss is None else {"loss": 1.0, "eval_loss": loss}
-    factories.record(job_id, fence, [events.PointsEvent(seq=1, at=1000.0, step=8, values=values)])  # type: ignore[arg-type]
-    with db.transaction() as session:
-        if loss is None:
-            session.execute(update(Job).where(Job.id == job_id).values(state="failed"))
-        else:
-            factories.attempts.finish(session, job_id=job_id, fence=fence)
-
-
 def rate(job_id: str) -> float:
     return factories.row(job_id).spec.learning_rate
 
@@ -81,7 +65,7 @@ def test_each_further_job_is_submitted_when_an_earlier_one_has_ended(alice_api: 
     assert due() == []  # two are under way
     questions = []
     for number, loss in enumerate((3.0, None, 2.0)):
-        end(read(alice_api, search)["jobs"][number], loss)
+        factories.end(read(alice_api, search)["jobs"][number], loss)
         with db.transaction() as session:
             plan = session.get_one(HyperparameterSearch, search["id"]).plan
             assert plan is not None
@@ -106,7 +90,7 @@ def test_a_cancelled_search_has_no_further_jobs(alice_api: TestClient, corpus: s
 
 def test_a_search_ends_with_the_account_of_its_owner(alice_api: TestClient, corpus: str, alice_user: Person) -> None:
     search = begin(alice_api, corpus, parallel_jobs=1)
-    end(search["jobs"][0], 3.0)
+    factories.end(search["jobs"][0], 3.0)
     for change in ({"role": "viewer"}, {"disabled_at": db.now()}):
         with db.transaction() as session:
             session.execute(update(HyperparameterSearch).values(is_open=True))
@@ -125,7 +109,7 @@ def test_values_that_no_job_can_have_are_counted_and_the_search_goes_to_the_next
     alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = begin(alice_api, corpus, parallel_jobs=1, num_jobs=3)
-    end(search["jobs"][0], 3.0)
+    factories.end(search["jobs"][0], 3.0)
     answers: Iterator[dict[str, Any]] = iter([{"learning_rate": -1.0}, {"learning_rate": 0.002}])
     monkeypatch.setattr(adaptive, "ask_optuna", lambda question: next(answers))
     monkeypatch.setattr(adaptive, "_rounded", lambda plan, values: values)
@@ -141,7 +125,7 @@ def test_what_the_jobs_have_in_common_may_come_back_from_the_trash(
 ) -> None:
     other = factories.corpus(alice_user)
     search = begin(alice_api, other, parallel_jobs=1)
-    end(search["jobs"][0], 3.0)
+    factories.end(search["jobs"][0], 3.0)
     assert alice_api.delete(f"/api/v1/corpora/{other}").status_code == 204
     with pytest.raises(PanelError):
         adaptive.extend(search["id"])
@@ -154,7 +138,7 @@ def test_a_search_whose_values_are_used_up_ends(alice_api: TestClient, corpus: s
     search = begin(alice_api, corpus, ranges={}, grid={"seed": [1, 2]}, num_jobs=9)
     assert (search["num_jobs"], search["is_open"]) == (2, True)
     for job_id in search["jobs"]:
-        end(job_id, 3.0)
+        factories.end(job_id, 3.0)
     assert adaptive.extend(search["id"]) is None
     assert (read(alice_api, search)["is_open"], read(alice_api, search)["num_planned"]) == (False, 2)
 
@@ -175,7 +159,7 @@ def test_a_full_quota_postpones_the_next_job(
     alice_api: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     search = begin(alice_api, corpus, parallel_jobs=1)
-    end(search["jobs"][0], 3.0)
+    factories.end(search["jobs"][0], 3.0)
 
     def refuse(*_args: Any, **_fields: Any) -> None:
         raise PanelError(429, "too_many_jobs", "There are too many jobs.")
@@ -201,7 +185,7 @@ def test_a_full_quota_postpones_the_next_job(
 
 def test_what_was_chosen_for_a_search_that_has_changed_meanwhile_is_dropped(alice_api: TestClient, corpus: str) -> None:
     search = begin(alice_api, corpus, parallel_jobs=1)
-    end(search["jobs"][0], 3.0)
+    factories.end(search["jobs"][0], 3.0)
     with db.transaction() as session:
         assert adaptive._submit(session, search["id"], 0, {"learning_rate": 0.01}) is None
     assert len(read(alice_api, search)["jobs"]) == 1
