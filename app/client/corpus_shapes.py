@@ -49,6 +49,13 @@ class TokenStatisticsInfo(Shape):
     longest: list[CountedDocumentInfo]
 
 
+class LanguageCountInfo(Shape):
+    """Documents in a language (ISO 639); None for texts that are too short."""
+
+    language: str | None
+    num_documents: int
+
+
 class SplitPreviewInfo(Shape):
     """What a job with this split and fraction would hold out; `num_repeated` of these are also trained on."""
 
@@ -67,6 +74,8 @@ class CorpusStatisticsInfo(Shape):
     num_duplicates: int
     num_near_duplicates: int | None = None
     num_compared: int | None = None
+    languages: list[LanguageCountInfo] = []
+    num_identified: int | None = None
     num_repeated: int
     repeated: list[CountedDocumentInfo]
     longest: list[CountedDocumentInfo]

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from babel.core import negotiate_locale
+from babel.core import Locale, negotiate_locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
@@ -104,6 +104,11 @@ def plural_forms(singular: str, plural: str) -> str:
     """A message for static/js/format.js: the JSON of its forms, by their names in Intl.PluralRules."""
     one, other = (_translations().ngettext(singular, plural, n) for n in (1, 2))
     return json.dumps({"one": one, "other": other}, ensure_ascii=False)
+
+
+def language_name(code: str) -> str:
+    """The name of a language by its ISO 639 code, in the reader's language; the code where it has none."""
+    return str(Locale.parse(locale(), sep="-").languages.get(code, code))
 
 
 def decimal(value: float) -> str:

@@ -277,8 +277,8 @@ def encoding_reason(candidate: EncodingCandidate) -> str:
 
 def language_name(english: str) -> str:
     """The name of a language in the reader's language, from its English name."""
-    code = next((code for code, name in Locale("en").languages.items() if name == english), "")
-    return str(Locale.parse(i18n.locale(), sep="-").languages.get(code, english))
+    code = next((code for code, name in Locale("en").languages.items() if name == english), english)
+    return i18n.language_name(code)
 
 
 def prefers_present_encoding(corpus: Corpus) -> bool:

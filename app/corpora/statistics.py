@@ -78,6 +78,13 @@ class TokenStatistics(_Counted):
         return self.num_bytes / self.num_tokens if self.num_tokens else 0.0
 
 
+class LanguageCount(_Counted):
+    """How many of the looked-at documents are in a language."""
+
+    language: str | None = Field(description="ISO 639 code; null: texts of fewer than 20 letters.")
+    num_documents: int
+
+
 class SplitPreview(_Counted):
     """What a job with this split and fraction would hold out of the corpus."""
 
@@ -98,6 +105,8 @@ class CorpusStatistics(_Counted):
         None, description="Documents that are almost an earlier one (MinHash, similarity of 0.8), besides duplicates."
     )
     num_compared: int | None = Field(None, description="Documents, the first ones, among which those were counted.")
+    languages: list[LanguageCount] = Field([], description="The 20 most frequent (py3langid), by their documents.")
+    num_identified: int | None = Field(None, description="Documents, at even distances, whose languages those are.")
     num_repeated: int = Field(description="Texts that occur more than once.")
     repeated: list[CountedDocument] = Field(description="Of these the ten most frequent, each where it occurs first.")
     longest: list[CountedDocument] = Field(description="The ten longest documents by bytes.")

@@ -36,7 +36,9 @@ def _environment() -> Environment:
     environment.globals.update(locale=i18n.locale, static=STATIC_PATH, languages=i18n.LOCALES)
     environment.globals.update(menu=navigation.MENU, current_page=navigation.current_page)
     environment.globals.update(pages_for=navigation.pages_for)
-    environment.filters.update(number=number, bytes=file_size, instant=instant, span=span, compact=compact)
+    environment.filters.update(
+        number=number, bytes=file_size, instant=instant, span=span, compact=compact, language=i18n.language_name
+    )
     return environment
 
 

@@ -8,6 +8,7 @@ from app.core import db, storage
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora import service as corpora_service
+from app.corpora.cleaning.recipe import SCRATCH_BYTES
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
 from worker.background.lease import Lease
@@ -30,7 +31,9 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         command(corpus, task.options.tokenizer),
         child_environment("tokenizer"),
         lease.renew,
-        limits=ChildLimits(memory_bytes=task.memory_bytes, cpu_seconds=settings().parse_cpu_seconds, file_bytes=0),
+        limits=ChildLimits(
+            memory_bytes=task.memory_bytes, cpu_seconds=settings().parse_cpu_seconds, file_bytes=SCRATCH_BYTES
+        ),
         directory=directory(task),
     )
     with db.transaction() as session:

@@ -2,7 +2,8 @@
 
 `python -m worker.sandbox.corpus_statistics DIRECTORY --kind=KIND --memory=BYTES [--tokenizer=FILE]`
 
-Duplicates are counted over all documents, near ones over the first. Tokens are counted over a sample of a large corpus:
+Duplicates are counted over all documents, near ones over the first, languages over MAX_IDENTIFIED documents at even
+distances. Tokens are counted over a sample of a large corpus:
 every n-th document from the first on, so that about SAMPLE_BYTES of text are read. The tokens of a record are those of
 its texts, without the marks that a chat template adds.
 """
@@ -11,7 +12,8 @@ import argparse
 import codecs
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -28,6 +30,7 @@ from trainer.rounding import ceil_div
 from trainer.run_dir import CorpusInput
 from worker.sandbox.cleaning.documents import read_documents
 from worker.sandbox.cleaning.duplicates import NUM_BANDS, NUM_PERMUTATIONS, SEED, batches, signed
+from worker.sandbox.cleaning.languages import IDENTIFIED_CHARACTERS, LanguageIdentifier
 from worker.sandbox.reporting import ProgressReporter, report
 
 SAMPLE_BYTES = 32 << 20
@@ -40,6 +43,9 @@ FRACTIONS = (0.01, 0.05, 0.1, 0.2)  # at which splits are previewed
 COMPARED_BYTES = 64 << 20  # of text in which near duplicates are counted
 MAX_COMPARED = 100_000  # documents, whose signatures take 2.3 KB each
 NEAR_SIMILARITY = 0.8
+MAX_IDENTIFIED = 1_000  # documents whose language is told, at a millisecond or more each
+MAX_IDENTIFIED_BYTES = 64 << 10  # of a record
+NUM_LANGUAGES = 20
 NUM_FREQUENT = 50
 NUM_LONGEST = 10
 NUM_REPEATED = 10
@@ -122,6 +128,31 @@ def count_near_duplicates(corpus: ParsedCorpus, directory: Path, hashes: Hashes)
         for document, signature in signed(different):
             num_near += not index.add(str(document.number), signature)
     return {"num_near_duplicates": num_near, "num_compared": num_compared}
+
+
+def count_languages(corpus: ParsedCorpus) -> dict[str, Any]:
+    """The languages of documents at even distances, the most frequent first; None of those with too few letters."""
+    identifier = LanguageIdentifier()
+    numbers = range(0, len(corpus), max(1, ceil_div(len(corpus), MAX_IDENTIFIED)))
+    counts = Counter(
+        next((language for language, _share in identifier.rank(text)), None) for text in _beginnings(corpus, numbers)
+    )
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
+    languages = [{"language": language, "num_documents": count} for language, count in ordered[:NUM_LANGUAGES]]
+    return {"languages": languages, "num_identified": len(numbers)}
+
+
+def _beginnings(corpus: ParsedCorpus, numbers: Iterable[int]) -> Iterator[str]:
+    """The first IDENTIFIED_CHARACTERS of documents; of a record larger than MAX_IDENTIFIED_BYTES nothing."""
+    for number in numbers:
+        start, end = corpus.bounds(number)
+        if corpus.kind == "text":
+            data = corpus.read(start, min(end, start + 4 * IDENTIFIED_CHARACTERS))
+            yield codecs.utf_8_decode(data, "ignore", False)[0]
+        elif end - start <= MAX_IDENTIFIED_BYTES:
+            yield "\n".join(strings(corpus.read(start, end).decode()))
+        else:
+            yield ""
 
 
 def preview_splits(corpus: ParsedCorpus, source: CorpusInput, texts: Hashes) -> list[dict[str, Any]]:
@@ -277,6 +308,7 @@ def count(directory: Path, kind: str, tokenizer: Path | None, progress: Callable
         "num_text_bytes": corpus.num_bytes,
         **count_duplicates(corpus, texts),
         **count_near_duplicates(corpus, directory, texts),
+        **count_languages(corpus),
         "splits": preview_splits(corpus, source, texts),
         "longest": longest_documents(corpus),
         "tokens": None,

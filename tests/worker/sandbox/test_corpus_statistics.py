@@ -46,6 +46,36 @@ def test_duplicates_are_equal_byte_by_byte(tmp_path: Path) -> None:
     assert counted["tokens"] is None
 
 
+ENGLISH = "The committee will meet again on Thursday to discuss the proposal for the new library."
+CHINESE = "委员会将于星期四再次开会，讨论新图书馆的建设方案，欢迎各位代表参加会议。"
+GERMAN = "Der Ausschuss wird am Donnerstag erneut zusammentreten, um über die neue Bibliothek zu beraten."
+
+
+def test_languages_are_those_of_the_texts(tmp_path: Path) -> None:
+    counted = count(
+        stored(tmp_path, [ENGLISH, CHINESE, "a b", ENGLISH + " It was late.", GERMAN]), "text", None, nothing
+    )
+    rows = [(row["language"], row["num_documents"]) for row in counted["languages"]]
+    assert (rows, counted["num_identified"]) == ([("en", 2), (None, 1), ("de", 1), ("zh", 1)], 5)
+
+
+def test_languages_of_records_are_those_of_their_texts(tmp_path: Path) -> None:
+    records = [
+        {"messages": [{"role": "user", "content": CHINESE}]},
+        {"messages": [{"role": "user", "content": GERMAN}]},
+    ]
+    counted = count(stored(tmp_path, [json.dumps(record) for record in records]), "chat", None, nothing)
+    assert [row["language"] for row in counted["languages"]] == ["de", "zh"]
+
+
+def test_the_languages_of_many_documents_are_told_at_even_distances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_statistics, "MAX_IDENTIFIED", 4)
+    counted = count(stored(tmp_path, [ENGLISH, GERMAN, GERMAN] * 4), "text", None, nothing)
+    assert (counted["languages"], counted["num_identified"]) == ([{"language": "en", "num_documents": 4}], 4)
+
+
 def test_tokens_lengths_and_what_a_sequence_cuts(tmp_path: Path, tokenizer: Path) -> None:
     documents = ["a " * 9, "b", "c " * 20, "a b c " * 4, "x"]  # 9, 1, 20, 12 and 1 tokens
     tokens = count(stored(tmp_path, documents), "text", tokenizer, nothing)["tokens"]

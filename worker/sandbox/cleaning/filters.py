@@ -3,11 +3,9 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from py3langid.langid import MODEL_FILE as LANGUAGE_MODEL
-from py3langid.langid import LanguageIdentifier
-
 from app.corpora.cleaning.recipe import Language, Length, Repetition
 from worker.sandbox.cleaning.documents import CorpusDocument, words
+from worker.sandbox.cleaning.languages import LanguageIdentifier
 from worker.sandbox.cleaning.steps import Context, Filter, Reason
 
 # Gopher's thresholds (Rae et al. 2021, table A1): largest share of characters in duplicate lines and paragraphs, in the
@@ -15,8 +13,6 @@ from worker.sandbox.cleaning.steps import Context, Filter, Reason
 MAX_LINE_CHARACTERS = MAX_PARAGRAPH_CHARACTERS = 0.2
 MAX_TOP_NGRAM = {2: 0.20, 3: 0.18, 4: 0.16}
 MAX_REPEATED_NGRAMS = {5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
-MIN_LETTERS = 20  # of a text whose language can be told
-IDENTIFIED_CHARACTERS = 5_000  # of a text: more of it says nothing new
 
 
 class LengthStep(Filter):
@@ -117,16 +113,13 @@ class LanguageStep(Filter):
     def __init__(self, settings: Language, context: Context, seed: int) -> None:
         super().__init__(seed)
         self._settings = settings
-        self._identifier = LanguageIdentifier.from_model_file(LANGUAGE_MODEL, norm_probs=True)
+        self._identifier = LanguageIdentifier()
 
     def reason(self, document: CorpusDocument) -> Reason | None:
         """The language of a document that is in none of the wanted ones."""
-        text = document.text[:IDENTIFIED_CHARACTERS]
-        if sum(map(str.isalpha, text)) < MIN_LETTERS:
-            return None
-        ranked = self._identifier.rank(text)
-        wanted = sum(float(share) for language, share in ranked if language in self._settings.languages)
-        if wanted >= self._settings.min_confidence:
+        ranked = self._identifier.rank(document.text)
+        wanted = sum(share for language, share in ranked if language in self._settings.languages)
+        if not ranked or wanted >= self._settings.min_confidence:
             return None
         language, share = ranked[0]
-        return Reason("language_other", {"language": language, "share": round(float(share), 3)})
+        return Reason("language_other", {"language": language, "share": round(share, 3)})

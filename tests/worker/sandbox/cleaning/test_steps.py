@@ -13,7 +13,8 @@ from app.corpora.cleaning.recipe import LANGUAGES, STEPS_ADAPTER
 from worker.sandbox.cleaning.clean import make_step
 from worker.sandbox.cleaning.documents import CorpusDocument
 from worker.sandbox.cleaning.edits import LineCounter
-from worker.sandbox.cleaning.filters import LANGUAGE_MODEL, repeated_ngrams, top_ngram
+from worker.sandbox.cleaning.filters import repeated_ngrams, top_ngram
+from worker.sandbox.cleaning.languages import MODEL_FILE
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference
 
 Run = Callable[..., tuple[list[Any], dict[str, Any]]]
@@ -118,7 +119,7 @@ def test_documents_in_other_languages_are_removed(run: Run) -> None:
 
 
 def test_the_languages_that_recipes_name_are_those_that_are_recognized() -> None:
-    identifier = LanguageIdentifier.from_model_file(LANGUAGE_MODEL, norm_probs=True)
+    identifier = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
     assert set(LANGUAGES) == set(identifier.labels)
 
 
