@@ -4,6 +4,7 @@ Without a list nothing is downloaded. The task fetches the file in a limited chi
 parses it like an upload.
 """
 
+import re
 from urllib.parse import unquote, urlsplit
 
 from sqlalchemy import update
@@ -21,6 +22,12 @@ from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import service, uploads
 from trainer.formats import corpus_formats
+
+# Addresses in the browser of a page that shows a file, and those of the file.
+FILE_OF_PAGE = {
+    re.compile(r"(https://huggingface\.co/datasets/[^/]+/[^/]+)/blob/([^?#]+)(?:[?#].*)?"): r"\1/resolve/\2",
+    re.compile(r"(https://github\.com/[^/]+/[^/]+)/blob/([^?#]+)(?:[?#].*)?"): r"\1/raw/\2",
+}
 
 RULES = AddressRules(
     "url",
@@ -51,7 +58,7 @@ def start(
     if not hosts():
         message = _("Corpora are not downloaded here. The operator can list hosts in ATHANOR_DOWNLOAD_HOSTS.")
         raise PanelError(403, "downloads_off", message)
-    url = url.strip()
+    url = file_address(url.strip())
     addresses.check(url, RULES)
     filename = filename.strip() or unquote(urlsplit(url).path.rpartition("/")[2])
     if not filename:
@@ -72,6 +79,14 @@ def start(
         service.add_corpus(session, corpus, [CorpusFile(position=0, url=url, **shared)])
     queue.flush_outbox()
     return corpus
+
+
+def file_address(url: str) -> str:
+    """The address of a file itself, of that of the page which shows it on Hugging Face or GitHub."""
+    for page, file in FILE_OF_PAGE.items():
+        if match := page.fullmatch(url):
+            return match.expand(file)
+    return url
 
 
 def resolve(url: str) -> DeliveryAddress:

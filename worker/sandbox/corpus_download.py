@@ -2,10 +2,11 @@
 
 `python -m worker.sandbox.corpus_download DIRECTORY ADDRESS --max-bytes=N`
 
-ADDRESS is a DeliveryAddress as JSON: its parent has checked where the host is, and the connection goes there. Redirects
-lead to the same host or are refused. It writes DIRECTORY/upload; until that is complete, DIRECTORY/download.part, which
-a later start continues where the server has ranges and the file has not changed. It reports by JSON lines on standard
-output: {"done", "total"} in bytes, at last {"fetched": {"num_bytes", "sha256"}} or {"failed": {"problems"}}.
+ADDRESS is a DeliveryAddress as JSON: its parent has checked where the host is, and the connection goes there. A
+redirect to another host ends the process, as its parent has to check that host, too. It writes DIRECTORY/upload; until
+that is complete, DIRECTORY/download.part, which a later start continues where the server has ranges and the file has
+not changed. It reports by JSON lines on standard output: {"done", "total"} in bytes, at last
+{"fetched": {"num_bytes", "sha256"}}, {"redirected": ADDRESS} or {"failed": {"problems"}}.
 """
 
 import argparse
@@ -47,6 +48,14 @@ class DownloadRefused(Exception):
         self.problem = {"code": code, **values}
 
 
+class Redirected(Exception):
+    """The file is at another host, under `url`."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.url = url
+
+
 class Broken(Exception):
     """The connection or the server failed: a later try may go on."""
 
@@ -71,7 +80,7 @@ class Download:
         self._reported_at = 0.0
 
     def run(self) -> dict[str, Any]:
-        """Download the file, and return its size and hash. Raises DownloadRefused."""
+        """Download the file, and return its size and hash. Raises DownloadRefused or Redirected."""
         tries = 0
         while True:
             before = self._size()
@@ -98,7 +107,7 @@ class Download:
     def _fetch(self) -> None:
         """Request the file, or the rest of it, and write what arrives.
 
-        Raises Broken, DownloadRefused, or OSError if it cannot be written.
+        Raises Broken, DownloadRefused, Redirected, or OSError if it cannot be written.
         """
         path = self._target.path
         for _redirect in range(MAX_REDIRECTS + 1):
@@ -133,16 +142,16 @@ class Download:
             return "", None
 
     def _path_of(self, path: str, location: str) -> str:
-        """The path that a redirect leads to. Raises DownloadRefused for another host, port or scheme."""
-        base = f"{self._target.scheme}://{self._target.host_header}{path}"
+        """The path that a redirect leads to. Raises Redirected for another host, port or scheme."""
         try:
-            parts = urlsplit(urljoin(base, location))
-            port = parts.port or PORTS.get(parts.scheme)
-        except ValueError:
+            url = urljoin(f"{self._target.scheme}://{self._target.host_header}{path}", location)
+            parts = urlsplit(url)
+            port = parts.port or PORTS[parts.scheme]
+        except (ValueError, KeyError):
             raise DownloadRefused("download_redirected", host="?") from None
         here = (self._target.scheme, self._target.host.lower(), self._target.port)
         if (parts.scheme, (parts.hostname or "").lower(), port) != here:
-            raise DownloadRefused("download_redirected", host=(parts.hostname or "?")[:100])
+            raise Redirected(url)
         return f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}"
 
     def _read(self, response: HTTPResponse) -> None:
@@ -232,6 +241,8 @@ def main() -> None:
     try:
         download = Download(options.directory, DeliveryAddress(**options.address), options.max_bytes)
         report({"fetched": download.run()})
+    except Redirected as redirected:
+        report({"redirected": redirected.url})
     except DownloadRefused as refused:
         report({"failed": {"problems": [refused.problem]}})
     except OSError as error:

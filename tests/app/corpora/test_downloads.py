@@ -13,7 +13,9 @@ from app.corpora import downloads
 from tests.app.corpora.test_versions import read, texts
 from tests.background import forget_waiting, run_waiting
 from tests.users import Person
-from tests.worker.sandbox.test_corpus_download import FileServer, files, redirect, send
+from tests.worker.sandbox.test_corpus_download import FileServer, file_server, files, redirect, send
+from worker.background import download
+from worker.background.download import command
 
 __all__ = ["files"]  # a fixture
 TEXT = "春天来了。\n".encode() * 50
@@ -103,6 +105,54 @@ def test_a_failed_download_says_why_and_continues_when_the_corpus_is_read_again(
     files.answer = lambda request: send(request, TEXT)
     alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={})
     assert read(alice, corpus["id"])["state"] == "ready"
+
+
+@pytest.mark.usefixtures("allowed")
+def test_a_redirect_to_another_listed_host_is_followed(alice: TestClient, files: FileServer) -> None:
+    with file_server() as storage_host:
+        storage_host.answer = lambda request: send(request, TEXT)
+        files.answer = redirect(f"http://127.0.0.1:{storage_host.port}/blobs/1?signature=2")
+        corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
+        assert (corpus["state"], texts(corpus["id"])) == ("ready", [TEXT.decode()])
+        assert storage_host.requests[0][0] == "/blobs/1?signature=2"
+        files.answer = redirect(f"http://127.0.0.1:{storage_host.port}/b.txt")
+        storage_host.answer = redirect(f"http://127.0.0.1:{files.port}/b.txt")
+        corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/b.txt")["id"]))
+        assert corpus["problems"][0]["code"] == "download_redirects"
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize("host", ["http://localhost", "http://169.254.169.254", "https://127.0.0.2", "http://[::1]"])
+def test_a_redirect_to_a_host_that_is_not_listed_reaches_nothing(
+    alice: TestClient, files: FileServer, monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    connected: list[str] = []
+    monkeypatch.setattr(
+        download, "command", lambda *arguments: connected.append(arguments[1].host) or command(*arguments)
+    )
+    files.answer = redirect(f"{host}/end.txt")
+    corpus = read(alice, str(start(alice, f"http://127.0.0.1:{files.port}/a.txt")["id"]))
+    assert corpus["problems"][0]["code"] == "download_redirected"
+    assert connected == ["127.0.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("page", "file"),
+    [
+        (
+            "https://huggingface.co/datasets/me/set/blob/main/data/train.parquet?library=true",
+            "https://huggingface.co/datasets/me/set/resolve/main/data/train.parquet",
+        ),
+        ("https://github.com/me/code/blob/main/a.txt#L3", "https://github.com/me/code/raw/main/a.txt"),
+        ("https://data.example.org/blob/main/a.txt?key=1", "https://data.example.org/blob/main/a.txt?key=1"),
+        (
+            "https://huggingface.co.evil.example/datasets/a/b/blob/c",
+            "https://huggingface.co.evil.example/datasets/a/b/blob/c",
+        ),
+    ],
+)
+def test_the_address_of_a_page_that_shows_a_file_becomes_that_of_the_file(page: str, file: str) -> None:
+    assert downloads.file_address(page) == file
 
 
 @pytest.mark.usefixtures("allowed")
