@@ -51,7 +51,7 @@ CHINESE = "委员会将于星期四再次开会，讨论新图书馆的建设方
 GERMAN = "Der Ausschuss wird am Donnerstag erneut zusammentreten, um über die neue Bibliothek zu beraten."
 
 
-def test_languages_are_those_of_the_texts(tmp_path: Path) -> None:
+def test_languages_are_those_of_texts(tmp_path: Path) -> None:
     counted = count(
         stored(tmp_path, [ENGLISH, CHINESE, "a b", ENGLISH + " It was late.", GERMAN]), "text", None, nothing
     )
@@ -68,7 +68,7 @@ def test_languages_of_records_are_those_of_their_texts(tmp_path: Path) -> None:
     assert [row["language"] for row in counted["languages"]] == ["de", "zh"]
 
 
-def test_the_languages_of_many_documents_are_told_at_even_distances(
+def test_languages_are_counted_at_even_distances(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus_statistics, "MAX_IDENTIFIED", 4)
