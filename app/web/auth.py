@@ -63,14 +63,14 @@ def identify(request: Request) -> Principal | None:
         principal = look_up(session, credential.sha256)
     if principal is None and credential.kind == "token":
         raise _wrong_token(request)
-    request.state.user_id = principal.user_id if principal is not None else None
+    request.state.principal = principal
     return principal
 
 
 def accepted_user(scope: ASGIScope) -> str | None:
     """The ID of the user whose credential a request had when it began; None if nothing asked for it."""
-    user_id: str | None = scope.get("state", {}).get("user_id")
-    return user_id
+    principal: Principal | None = scope.get("state", {}).get("principal")
+    return principal.user_id if principal is not None else None
 
 
 def _by_session(session: Session, sha256: str) -> Principal | None:

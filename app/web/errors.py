@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -20,6 +21,7 @@ from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
 from app.core.principal import not_found
+from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
 from app.web.pages import render
 from app.web.problem_types import http_problem, type_uri
@@ -69,7 +71,8 @@ def error_response(request: Request, error: PanelError) -> Response:
     if error.status == 401:
         query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""
         return Response(status_code=303, headers={"Location": f"/login{query}"})
-    response = render(request, "error.html", error.status, error=error, principal=None)
+    principal = getattr(request.state, "principal", None)  # if the request came so far; then the page has the menu
+    response = render(request, "error.html", error.status, error=error, principal=principal)
     response.headers.update(error.headers)
     return response
 
@@ -148,6 +151,9 @@ def _http_error(request: Request, error: Exception) -> Response:
         headers["Allow"] = ", ".join(allowed_methods(request))
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
+    if error.status_code == 404 and not _is_for_programs(request.url.path):  # no route has asked who this is
+        with suppress(PanelError, SQLAlchemyError):
+            auth.identify(request)
     return error_response(request, http_problem(error.status_code, message, headers))
 
 

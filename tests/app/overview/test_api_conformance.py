@@ -20,7 +20,7 @@ from app.web.middleware import SECURITY_HEADERS
 from tests.app.jobs import factories
 from tests.users import Person
 
-EXAMPLES = int(os.environ.get("API_EXAMPLES", "4"))  # of each operation and mode
+EXAMPLES = int(os.environ.get("API_EXAMPLES", "2"))  # of each operation and mode
 schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")
 MODES = (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
 PROMISES = (

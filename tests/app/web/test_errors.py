@@ -53,3 +53,11 @@ def test_error_pages_are_rendered_by_threads_and_not_in_the_event_loop(
     monkeypatch.setattr(errors, "render", render)
     assert web.get("/nowhere").status_code == 404
     assert [name.split(" (")[0] for name in threads] == ["AnyIO worker thread"]
+
+
+@pytest.mark.parametrize("path", ["/jobs/06h2z2t0dag9v4p3", "/nothing/here", "/jobs/new/and/more"])
+def test_an_error_page_has_the_menu_of_its_user(alice: TestClient, visitor: TestClient, path: str) -> None:
+    page = alice.get(path)
+    assert page.status_code == 404
+    assert ('href="/account"' in page.text, ">Alice<" in page.text) == (True, True)
+    assert 'href="/account"' not in visitor.get(path).text

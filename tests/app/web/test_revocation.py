@@ -186,7 +186,7 @@ def test_a_download_that_is_cut_off_does_not_look_complete(web: TestClient, alic
         return {"type": "http.request"}
 
     headers = [(b"authorization", f"Bearer {alice_user.token()}".encode())]
-    scope = {"type": "http", "app": web.app, "headers": headers, "state": {"user_id": "alice"}}
+    scope = {"type": "http", "app": web.app, "headers": headers, "state": {"principal": alice_user.principal}}
     with threads(1) as pool:
         assert web.portal is not None
         portal = web.portal

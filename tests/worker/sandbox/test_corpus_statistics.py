@@ -68,9 +68,7 @@ def test_languages_of_records_are_those_of_their_texts(tmp_path: Path) -> None:
     assert [row["language"] for row in counted["languages"]] == ["de", "zh"]
 
 
-def test_languages_are_counted_at_even_distances(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_languages_are_counted_at_even_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_statistics, "MAX_IDENTIFIED", 4)
     counted = count(stored(tmp_path, [ENGLISH, GERMAN, GERMAN] * 4), "text", None, nothing)
     assert (counted["languages"], counted["num_identified"]) == ([{"language": "en", "num_documents": 4}], 4)
