@@ -363,6 +363,7 @@ SCHEMAS: dict[type[Shape], str] = {
     corpus_shapes.LengthCutInfo: "LengthCut",
     corpus_shapes.FrequentTokenInfo: "FrequentToken",
     corpus_shapes.TokenStatisticsInfo: "TokenStatistics",
+    corpus_shapes.LanguageCountInfo: "LanguageCount",
     corpus_shapes.SplitPreviewInfo: "SplitPreview",
     corpus_shapes.CorpusStatisticsInfo: "CorpusStatistics",
     corpus_shapes.StatisticsInfo: "StatisticsAnswer",
