@@ -31,6 +31,7 @@ from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
 from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
+from app.jobs.lists import api as job_list_api
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
 from app.lineage import api as lineage_api
@@ -87,6 +88,7 @@ FEATURES = (
     lineage_api,
     jobs_api,
     metrics_api,
+    job_list_api,
     everyones,
     notices_api,
     playground_api,

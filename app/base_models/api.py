@@ -5,16 +5,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.base_models import schemas, service, uploads
+from app.base_models.bulk import ROWS
 from app.base_models.schemas import ModelAnswer, ModelRequest
 from app.core import db, queue
+from app.core.labels import LabelChanges
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter
+from app.web import bulk_requests
 from app.web.auth import Reader, Submitter
+from app.web.bulk_requests import RowsAnswer, RowsRequest
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit, Search
+from app.web.labels import LABEL_ERRORS
+from app.web.paging import After, LabelSearch, Limit, Tag
 from app.web.parameters import FileName, Id
 from app.web.problem_types import errors
-from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
@@ -73,7 +77,8 @@ def import_model(principal: Submitter, model_id: Id) -> ModelAnswer:
 @router.get("/models", tags=["models"])
 def list_models(
     principal: Reader,
-    q: Search = "",
+    q: LabelSearch = "",
+    tag: Tag = "",
     source: Annotated[service.ModelSource | None, Query(description="Only uploaded ones, or those of the hub.")] = None,
     state: Annotated[service.ModelState | None, Query(description="Only models in this state.")] = None,
     owner: Annotated[
@@ -91,6 +96,7 @@ def list_models(
             limit=limit,
             after=after,
             search=q,
+            tag=tag,
             source=source or "",
             state=state,
             owner=owner,
@@ -108,11 +114,11 @@ def get_model(principal: Reader, model_id: Id) -> ModelAnswer:
         return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
 
 
-@router.patch("/models/{model_id}", tags=["models"], responses=errors(*RENAMING_ERRORS))
-def rename_model(principal: Submitter, model_id: Id, body: NewName) -> ModelAnswer:
-    """Rename a base model."""
+@router.patch("/models/{model_id}", tags=["models"], responses=errors(*LABEL_ERRORS))
+def change_model(principal: Submitter, model_id: Id, body: LabelChanges) -> ModelAnswer:
+    """Rename, tag or describe a base model; fields that are left out stay."""
     with db.transaction() as session:
-        model = service.rename(session, principal=principal, model_id=model_id, name=body.name)
+        model = service.change_labels(session, principal=principal, model_id=model_id, changes=body)
         return schemas.model_answer(model, service.import_tasks(session, [model]).get(model.id))
 
 
@@ -122,3 +128,9 @@ def delete_model(principal: Submitter, model_id: Id) -> Response:
     with db.transaction() as session:
         service.delete(session, principal=principal, model_id=model_id)
     return Response(status_code=204)
+
+
+@router.post("/models/bulk", tags=["models"], responses=errors("tag_missing"))
+def change_models(principal: Submitter, body: RowsRequest) -> RowsAnswer:
+    """Move several base models to the trash, or tag them. Each is changed by itself, as the answer says."""
+    return bulk_requests.change_rows(principal, ROWS, body, body.tag)

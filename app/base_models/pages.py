@@ -7,10 +7,11 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app.base_models import limits, problems, service, uploads
-from app.base_models.bulk import ROWS
-from app.core import db, queue, sharing
+from app.base_models.bulk import LABELS, ROWS
+from app.core import db, labels, queue, sharing
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.core.models import ImportedModel
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.web import bulk
@@ -30,7 +31,7 @@ PAGE_ROWS = 50
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which models the list shows."""
     source, state = ("", *get_args(service.ModelSource)), ("", *get_args(service.ModelState))
-    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state, owner=OWNERS)
+    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state, tag=(), owner=OWNERS)
 
 
 def _index(
@@ -50,17 +51,20 @@ def _index(
             limit=PAGE_ROWS,
             after=after,
             search=view["q"],
+            tag=view["tag"],
             source=view["source"],
             state=view["state"],
             owner=view["owner"] or None,
             order=view["order"],
         )
+        tags = labels.list_tags(session, principal=principal, table=ImportedModel)
         tasks = service.import_tasks(session, rows)
     return page(
         request,
         "models/_list.html" if part == "list" else "models/index.html",
         error.status if error else 422 if outcome and outcome.is_refused else 200,
         outcome=outcome,
+        tags=view.choices("tag", tags),
         principal=principal,
         models=rows,
         view=view,
@@ -148,14 +152,16 @@ def import_again(request: Request, principal: Submitter, model_id: Id) -> Respon
     return _change(request, principal, model_id, verb, f"/models/{model_id}")
 
 
-@router.post("/models/{model_id}/rename")
-def rename_model(request: Request, principal: Submitter, model_id: Id, name: Annotated[str, Form()] = "") -> Response:
-    """Rename a model."""
+@router.get("/models/{model_id}/edit")
+def show_labels(request: Request, principal: Submitter, model_id: Id) -> Response:
+    """The form for the name, the tags and the notes of a base model."""
+    return LABELS.show(request, principal, model_id)
 
-    def verb(session: Any) -> None:
-        service.rename(session, principal=principal, model_id=model_id, name=name)
 
-    return _change(request, principal, model_id, verb, f"/models/{model_id}")
+@router.post("/models/{model_id}/edit")
+def save_labels(request: Request, principal: Submitter, model_id: Id, form_data: FormBody) -> Response:
+    """Rename, tag or describe a base model, and redirect to its page."""
+    return LABELS.save(request, principal, model_id, form_data)
 
 
 @router.post("/models/{model_id}/delete")

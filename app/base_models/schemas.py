@@ -15,6 +15,8 @@ EXAMPLE: dict[str, Any] = {
     "id": "06bv8h2m4c7k9qz1",
     "shared_by": None,
     "name": "SmolLM2-135M",
+    "tags": ["small"],
+    "notes": "",
     "source": "hub",
     "reference": "HuggingFaceTB/SmolLM2-135M@93efa2f097d58c2a74874c7e644dbc9b0cee75a2",
     "state": "ready",
@@ -106,6 +108,8 @@ class ModelAnswer(BaseModel):
 
     id: str
     name: str
+    tags: list[str] = Field(description="Words of its owner to find it by.")
+    notes: str = Field(description="What its owner wrote about it.")
     shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     source: Literal["upload", "hub"]
     reference: str | None = Field(description="Of the hub: owner/name@commit once it is downloaded.")
@@ -126,7 +130,7 @@ class ModelAnswer(BaseModel):
 
 def model_answer(model: ImportedModel, task: BackgroundTask | None = None) -> ModelAnswer:
     """The response for a model. `task` is the one that imports it."""
-    same = ("id", "name", "source", "reference", "state", "sha256", "num_bytes", "created_at")
+    same = ("id", "name", "tags", "notes", "source", "reference", "state", "sha256", "num_bytes", "created_at")
     progress = task.progress if task is not None and task.progress.total else None
     return ModelAnswer(
         **{name: getattr(model, name) for name in same},

@@ -6,20 +6,21 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.orm import Session
 
 from app.base_models import names
-from app.core import audit_log, background_tasks, deleted_directories, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, labels, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.labels import LabelChanges
 from app.core.models import TERMINAL, BackgroundTask, ImportedModel, Job
 from app.core.names import checked_name
 from app.core.principal import Principal, own, visible, visible_to
 from app.core.settings import settings
 
-MAX_NAME_LENGTH = 120
+MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[ImportedModel]
 UPLOAD_LIFETIME = timedelta(days=1)  # after which an unfinished upload is deleted
 ModelOrder = Literal["newest", "name", "size"]
 ModelSource = Literal["upload", "hub"]
@@ -78,16 +79,20 @@ def list_models(
     limit: int = 100,
     after: str | None = None,
     search: str = "",
+    tag: str = "",
     source: str = "",
     state: str | None = None,
     owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[ImportedModel], str | None]:
-    """The models the user may see, and the cursor of the next page. `search` is a part of the name or reference."""
+    """The models the user may see, and the cursor of the next page. `search` is a part of name, tags, notes or
+    reference.
+    """
     query = select(ImportedModel).where(visible_to(ImportedModel.owner_id, principal))
     if search:
-        places = (ImportedModel.name, ImportedModel.reference)
-        query = query.where(or_(*(place.icontains(search, autoescape=True) for place in places)))
+        query = query.where(labels.matches(ImportedModel, search, ImportedModel.reference))
+    if tag:
+        query = query.where(labels.has_tag(ImportedModel, tag))
     if source:
         query = query.where(ImportedModel.source == source)
     if state:
@@ -122,10 +127,10 @@ def begin_import(session: Session, *, principal: Principal, model_id: str) -> Im
     return model
 
 
-def rename(session: Session, *, principal: Principal, model_id: str, name: str) -> ImportedModel:
-    """Rename a model. Raises PanelError: 404, or 422 at `name`."""
+def change_labels(session: Session, *, principal: Principal, model_id: str, changes: LabelChanges) -> ImportedModel:
+    """Rename, tag or describe a model. Raises PanelError: 404, or 422 at the field that is wrong."""
     model = _locked(session, principal, model_id)
-    model.name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    labels.change(session, principal, model, changes)
     return model
 
 

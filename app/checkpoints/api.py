@@ -7,11 +7,14 @@ from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
 from app.checkpoints import service
+from app.checkpoints.bulk import ROWS
 from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail, checkpoint_answers, checkpoint_detail
 from app.core import db
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter, Principal
+from app.web import bulk_requests
 from app.web.auth import Reader, Submitter
+from app.web.bulk_requests import CheckpointsRequest, RowsAnswer
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
@@ -107,3 +110,11 @@ def download_checkpoint(principal: Reader, checkpoint_id: Id) -> StreamingRespon
         disposition = f'attachment; filename="{name}"'
     headers = {"Content-Disposition": disposition}
     return StreamingResponse(service.zip_chunks(checkpoint), media_type="application/zip", headers=headers)
+
+
+@router.post("/checkpoints/bulk")
+def change_checkpoints(principal: Submitter, body: CheckpointsRequest) -> RowsAnswer:
+    """Pin or unpin several checkpoints, or move them to the trash. Each is changed by itself; the answer says what
+    became of it.
+    """
+    return bulk_requests.change_rows(principal, ROWS, body)

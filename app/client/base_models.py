@@ -1,11 +1,12 @@
 """Base models: imported weights that training starts from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import BaseModelInfo
+from .labels import label_changes
+from .shapes import BaseModelInfo, ChangedRowsInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -52,16 +53,17 @@ class BaseModels:
         limit: int = 50,
         *,
         search: str | None = None,
+        tag: str | None = None,
         source: str | None = None,
         state: str | None = None,
         owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[BaseModelInfo]:
-        """Your base models, newest first, read in pages of `limit`: all, or those with a text in their name, of a
-        source (upload or hub) or in a state, or of an `owner`
-        (own, or shared by others). `order` is newest, name or size.
+        """Your base models, newest first, read in pages of `limit`: all, or those with a text in their name, tags
+        or notes, with a tag, of a source (upload or hub), in a state, or of an `owner` (own, or shared by others).
+        `order` is newest, name or size.
         """
-        query = {"q": search, "source": source, "state": state, "owner": owner, "order": order}
+        query = {"q": search, "tag": tag, "source": source, "state": state, "owner": owner, "order": order}
         return self._transport.pages(BaseModelInfo, "/models", limit=limit, **query)
 
     def get(self, model_id: str) -> BaseModelInfo:
@@ -71,6 +73,22 @@ class BaseModels:
     def rename(self, model_id: str, name: str) -> BaseModelInfo:
         """Rename a base model."""
         return self._transport.patch(BaseModelInfo, address("models", model_id), {"name": name})
+
+    def label(
+        self,
+        model_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+    ) -> BaseModelInfo:
+        """Rename, tag or describe a base model; what is None stays."""
+        return self._transport.patch(BaseModelInfo, address("models", model_id), label_changes(name, tags, notes))
+
+    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
+        """Change up to 100 base models at once, each by itself: `action` is delete or tag."""
+        body = {"action": action, "ids": [*ids], "tag": tag}
+        return self._transport.post(ChangedRowsInfo, "/models/bulk", body)
 
     def delete(self, model_id: str) -> None:
         """Delete a model and its files."""

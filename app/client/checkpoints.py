@@ -1,7 +1,7 @@
 """Checkpoints: saved weights of jobs."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx2
@@ -9,7 +9,7 @@ import httpx2
 from .errors import BrokenDownload
 from .files import OnProgress, nothing, sha256_of
 from .language import _
-from .shapes import CheckpointDetails, CheckpointInfo
+from .shapes import ChangedRowsInfo, CheckpointDetails, CheckpointInfo
 from .transport import Transport, address
 
 
@@ -47,6 +47,10 @@ class Checkpoints:
     def unpin(self, checkpoint_id: str) -> CheckpointInfo:
         """Unpin a checkpoint."""
         return self._transport.post(CheckpointInfo, address("checkpoints", checkpoint_id, "unpin"))
+
+    def change_many(self, ids: Sequence[str], action: str) -> ChangedRowsInfo:
+        """Change up to 100 checkpoints at once, each by itself: `action` is pin, unpin or delete."""
+        return self._transport.post(ChangedRowsInfo, "/checkpoints/bulk", {"action": action, "ids": [*ids]})
 
     def delete(self, checkpoint_id: str) -> None:
         """Delete a checkpoint."""

@@ -7,7 +7,8 @@ from typing import Any
 from .corpus_shapes import ChangesInfo, CorpusFileInfo, MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .shapes import CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo
+from .labels import label_changes
+from .shapes import ChangedRowsInfo, CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 
@@ -64,15 +65,17 @@ class Corpora:
         limit: int = 50,
         *,
         search: str | None = None,
+        tag: str | None = None,
         kind: str | None = None,
         state: str | None = None,
         owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[CorpusInfo]:
         """Your corpora and those that ship with Athanor, newest first, read in pages of `limit`: all, or those with a
-        text in their name, of a kind, in a state, or of an owner (own or shipped). `order` is newest, name or size.
+        text in their name, tags or notes, with a tag, of a kind, in a state, or of an owner (own, shared or shipped).
+        `order` is newest, name or size.
         """
-        query = {"q": search, "kind": kind, "state": state, "owner": owner, "order": order}
+        query = {"q": search, "tag": tag, "kind": kind, "state": state, "owner": owner, "order": order}
         return self._transport.pages(CorpusInfo, "/corpora", limit=limit, **query)
 
     def get(self, corpus_id: str) -> CorpusInfo:
@@ -193,6 +196,22 @@ class Corpora:
     def rename(self, corpus_id: str, name: str) -> CorpusInfo:
         """Rename a corpus, with all its versions."""
         return self._transport.patch(CorpusInfo, address("corpora", corpus_id), {"name": name})
+
+    def label(
+        self,
+        corpus_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+    ) -> CorpusInfo:
+        """Rename, tag or describe a corpus, with all its versions; what is None stays."""
+        return self._transport.patch(CorpusInfo, address("corpora", corpus_id), label_changes(name, tags, notes))
+
+    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
+        """Change up to 100 corpora at once, each by itself: `action` is delete or tag."""
+        body = {"action": action, "ids": [*ids], "tag": tag}
+        return self._transport.post(ChangedRowsInfo, "/corpora/bulk", body)
 
     def delete(self, corpus_id: str) -> None:
         """Delete a corpus and its file."""

@@ -26,6 +26,8 @@ from .job_shapes import (
     SearchInfo,
     TemplatePreviewInfo,
 )
+from .labels import label_changes
+from .shapes import ChangedRowsInfo
 from .transport import Transport, address
 from .waiting import ignore
 
@@ -134,10 +136,11 @@ class Jobs:
         """Rename, tag or describe a job, or choose whether you are notified of it, and on which corpora its best
         checkpoint is evaluated when it has succeeded; what is None stays.
         """
-        lists = {"tags": tags, "evaluation_corpora": evaluation_corpora}
-        changes: dict[str, object] = {"name": name, "notes": notes, "is_notified": is_notified}
-        changes |= {field: [*words] for field, words in lists.items() if words is not None}
-        body = {field: value for field, value in changes.items() if value is not None}
+        body = label_changes(name, tags, notes)
+        if is_notified is not None:
+            body["is_notified"] = is_notified
+        if evaluation_corpora is not None:
+            body["evaluation_corpora"] = [*evaluation_corpora]
         return self._transport.patch(JobInfo, address("jobs", job_id), body)
 
     def get(self, job_id: str) -> JobInfo:
@@ -155,6 +158,11 @@ class Jobs:
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel a job. A running one saves a last checkpoint."""
         return self._transport.post(JobInfo, address("jobs", job_id, "cancel"))
+
+    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
+        """Change up to 100 jobs at once, each by itself: `action` is cancel, delete or tag."""
+        body = {"action": action, "ids": [*ids], "tag": tag}
+        return self._transport.post(ChangedRowsInfo, "/jobs/bulk", body)
 
     def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its checkpoints."""

@@ -86,11 +86,30 @@ class MappingInfo(Shape):
     columns: dict[str, str]
 
 
+class ChangedRowInfo(Shape):
+    """What became of one of several rows; `code` and `message` say why it was not changed."""
+
+    id: str
+    is_changed: bool
+    code: str | None
+    message: str | None
+
+
+class ChangedRowsInfo(Shape):
+    """What became of several rows, in the order in which they were named."""
+
+    action: str
+    num_changed: int
+    data: list[ChangedRowInfo]
+
+
 class CorpusInfo(Shape):
     """A corpus: uploaded text or records, parsed into documents. `state` is parsing, ready or failed."""
 
     id: str
     name: str
+    tags: list[str]
+    notes: str
     shared_by: str | None
     version: int
     lineage_id: str
@@ -229,6 +248,8 @@ class BaseModelInfo(Shape):
 
     id: str
     name: str
+    tags: list[str]
+    notes: str
     shared_by: str | None
     source: str
     reference: str | None

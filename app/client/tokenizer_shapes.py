@@ -28,6 +28,8 @@ class TokenizerInfo(Shape):
 
     id: str
     name: str
+    tags: list[str]
+    notes: str
     shared_by: str | None
     source: str
     state: str

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
+from .labels import label_changes
+from .shapes import ChangedRowsInfo
 from .tokenizer_shapes import TokenizationInfo, TokenizationsInfo, TokenizerInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
@@ -74,15 +76,17 @@ class Tokenizers:
         limit: int = 50,
         *,
         search: str | None = None,
+        tag: str | None = None,
         source: str | None = None,
         state: str | None = None,
         owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[TokenizerInfo]:
-        """Your tokenizers, newest first, read in pages of `limit`: all, or those with a text in their name, of a source
-        (job, training or import) or in a state, or of an `owner` (own or shared). `order` is newest, name or size.
+        """Your tokenizers, newest first, read in pages of `limit`: all, or those with a text in their name, tags or
+        notes, with a tag, of a source (job, training or import), in a state, or of an `owner` (own or shared). `order`
+        is newest, name or size.
         """
-        query = {"q": search, "source": source, "state": state, "owner": owner, "order": order}
+        query = {"q": search, "tag": tag, "source": source, "state": state, "owner": owner, "order": order}
         return self._transport.pages(TokenizerInfo, "/tokenizers", limit=limit, **query)
 
     def get(self, tokenizer_id: str) -> TokenizerInfo:
@@ -92,6 +96,24 @@ class Tokenizers:
     def rename(self, tokenizer_id: str, name: str) -> TokenizerInfo:
         """Rename a tokenizer."""
         return self._transport.patch(TokenizerInfo, address("tokenizers", tokenizer_id), {"name": name})
+
+    def label(
+        self,
+        tokenizer_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+    ) -> TokenizerInfo:
+        """Rename, tag or describe a tokenizer; what is None stays."""
+        return self._transport.patch(
+            TokenizerInfo, address("tokenizers", tokenizer_id), label_changes(name, tags, notes)
+        )
+
+    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
+        """Change up to 100 tokenizers at once, each by itself: `action` is delete or tag."""
+        body = {"action": action, "ids": [*ids], "tag": tag}
+        return self._transport.post(ChangedRowsInfo, "/tokenizers/bulk", body)
 
     def delete(self, tokenizer_id: str) -> None:
         """Delete a tokenizer; checkpoints hold their own copies."""

@@ -88,6 +88,13 @@ class Base(DeclarativeBase):
     type_annotation_map = _COLUMN_TYPES
 
 
+class Labeled:
+    """What its owner finds again in a list by words and a note of their own (app/core/labels.py)."""
+
+    tags: Mapped[list[str]] = mapped_column(server_default="[]")
+    notes: Mapped[str] = mapped_column(server_default="")
+
+
 class Artifact:
     """What users make, delete into the trash (app/core/trash.py) and share with others (app/core/sharing.py).
 

@@ -38,7 +38,7 @@ from app.core.json_shapes import (
     Telemetry,
     TokenizerFacts,
 )
-from app.core.model_base import Artifact, Base, new_id, one_of
+from app.core.model_base import Artifact, Base, Labeled, new_id, one_of
 from app.core.search_shapes import AdaptivePlan
 from app.core.synthetic_shapes import Synthesis
 from trainer.formats.corpus_kinds import CORPUS_KINDS
@@ -75,7 +75,7 @@ def _own_id(context: DefaultExecutionContext) -> str:
     return str(context.get_current_parameters()["id"])  # type: ignore[no-untyped-call]
 
 
-class Corpus(Artifact, Base):
+class Corpus(Artifact, Labeled, Base):
     """Uploaded text: one version of it, whose files never change. Without an owner it ships with Athanor and everybody
     sees it.
     """
@@ -135,7 +135,7 @@ class CorpusFile(Base):
     url: Mapped[str | None]  # where it is downloaded from; until it is, its hash is empty
 
 
-class Tokenizer(Artifact, Base):
+class Tokenizer(Artifact, Labeled, Base):
     """A vocabulary with its rules, in Hugging Face layout on disk, which a job trained, a background task, or neither:
     then it was imported. `sha256` is that of its tokenizer.json; it is None, like `vocab_size`, until that is written.
     """
@@ -185,7 +185,7 @@ class Checkpoint(Artifact, Base):
     )
 
 
-class ImportedModel(Artifact, Base):
+class ImportedModel(Artifact, Labeled, Base):
     """A base model that was trained elsewhere, in Hugging Face layout on disk. Our checkpoints are base models too."""
 
     __tablename__ = "base_model"
@@ -300,7 +300,7 @@ class HyperparameterSearch(Base):
 EVALUATION_IS_DUE = "state = 'succeeded' AND evaluation_corpora <> '[]'"
 
 
-class Job(Artifact, Base):
+class Job(Artifact, Labeled, Base):
     """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
     __tablename__ = "job"
@@ -308,8 +308,6 @@ class Job(Artifact, Base):
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]  # as its owner calls it now; that of the spec stays as it was submitted
-    tags: Mapped[list[str]] = mapped_column(server_default="[]")
-    notes: Mapped[str] = mapped_column(server_default="")
     is_notified: Mapped[bool] = mapped_column(server_default=text("true"))  # its owner is, of its end and its stalls
     evaluation_corpora: Mapped[list[str]] = mapped_column(
         server_default="[]"

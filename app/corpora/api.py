@@ -6,8 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from app.core import db, queue
+from app.core.labels import LabelChanges
 from app.core.paging import Listing
 from app.corpora import downloads, previews, record_kinds, schemas, service, uploads, versions
+from app.corpora.bulk import ROWS
 from app.corpora.schemas import (
     ChangesAnswer,
     CorpusAnswer,
@@ -18,12 +20,14 @@ from app.corpora.schemas import (
     ParseRequest,
     VersionRequest,
 )
+from app.web import bulk_requests
 from app.web.auth import Reader, Submitter
+from app.web.bulk_requests import RowsAnswer, RowsRequest
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit, Search
+from app.web.labels import LABEL_ERRORS
+from app.web.paging import After, LabelSearch, Limit, Tag
 from app.web.parameters import Id
 from app.web.problem_types import errors
-from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute)
@@ -111,7 +115,8 @@ def download_corpus(principal: Submitter, body: FromUrl) -> CorpusAnswer:
 @router.get("/corpora", tags=["corpora"], responses=errors("kind_unknown"))
 def list_corpora(
     principal: Reader,
-    q: Search = "",
+    q: LabelSearch = "",
+    tag: Tag = "",
     kind: Annotated[str, Query(description="Only ready corpora of this kind.", max_length=40)] = "",
     state: Annotated[service.CorpusState | None, Query(description="Only corpora in this state.")] = None,
     owner: Annotated[
@@ -129,6 +134,7 @@ def list_corpora(
             limit=limit,
             after=after,
             search=q,
+            tag=tag,
             kind=record_kinds.checked_kind(kind) or "",
             state=state or "",
             owner=owner,
@@ -256,11 +262,11 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
     return schemas.corpus_answer(corpus)
 
 
-@router.patch("/corpora/{corpus_id}", tags=["corpora"], responses=errors("corpus_shipped", *RENAMING_ERRORS))
-def rename_corpus(principal: Submitter, corpus_id: Id, body: NewName) -> CorpusAnswer:
-    """Rename a corpus, with all its versions."""
+@router.patch("/corpora/{corpus_id}", tags=["corpora"], responses=errors("corpus_shipped", *LABEL_ERRORS))
+def change_corpus(principal: Submitter, corpus_id: Id, body: LabelChanges) -> CorpusAnswer:
+    """Rename, tag or describe a corpus, with all its versions; fields that are left out stay."""
     with db.transaction() as session:
-        corpus = service.rename(session, principal=principal, corpus_id=corpus_id, name=body.name)
+        corpus = service.change_labels(session, principal=principal, corpus_id=corpus_id, changes=body)
         return schemas.corpus_answer(corpus, service.parse_tasks(session, [corpus]).get(corpus.id))
 
 
@@ -272,3 +278,9 @@ def delete_corpus(principal: Submitter, corpus_id: Id) -> Response:
     with db.transaction() as session:
         service.delete_corpus(session, principal=principal, corpus_id=corpus_id)
     return Response(status_code=204)
+
+
+@router.post("/corpora/bulk", tags=["corpora"], responses=errors("tag_missing"))
+def change_corpora(principal: Submitter, body: RowsRequest) -> RowsAnswer:
+    """Move several corpora to the trash, or tag them. Each is changed by itself, as the answer says."""
+    return bulk_requests.change_rows(principal, ROWS, body, body.tag)

@@ -4,11 +4,13 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.core import storage
-from app.core.i18n import _, ngettext
+from app.core.i18n import _, gettext_noop, ngettext
+from app.core.labels import LabelChanges
 from app.core.models import Corpus, Job, Tokenizer
 from app.core.principal import Principal
 from app.corpora import service
 from app.web.bulk import MAX_NAMES, BulkRows, listed
+from app.web.labels import LabelForm
 
 
 def _uses(session: Session, principal: Principal, corpus: Corpus) -> list[str]:
@@ -41,6 +43,11 @@ def _uses(session: Session, principal: Principal, corpus: Corpus) -> list[str]:
     ]
 
 
+def change_labels(session: Session, principal: Principal, row_id: str, changes: LabelChanges) -> Corpus:
+    """Rename, tag or describe the row of an ID."""
+    return service.change_labels(session, principal=principal, corpus_id=row_id, changes=changes)
+
+
 ROWS = BulkRows(
     table=Corpus,
     box="corpus",
@@ -49,4 +56,11 @@ ROWS = BulkRows(
         session, principal=principal, corpus_id=corpus_id
     ),
     uses=_uses,
+    change_labels=change_labels,
+)
+LABELS = LabelForm(
+    "/corpora",
+    gettext_noop("Corpus"),
+    change_labels,
+    help=gettext_noop("All versions have the same name, tags and notes."),
 )

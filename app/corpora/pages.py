@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
-from app.core import db, sharing
+from app.core import db, labels, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, translate
 from app.core.models import Corpus
@@ -29,7 +29,7 @@ from app.corpora import (
     written_records,
 )
 from app.corpora import tokenizers as stored_tokenizers
-from app.corpora.bulk import ROWS
+from app.corpora.bulk import LABELS, ROWS
 from app.corpora.cleaning import form as cleaning_form
 from app.corpora.cleaning import reasons
 from app.corpora.cleaning.form import RecipeForm
@@ -63,7 +63,9 @@ FORM_BYTES = 2**20  # of a form besides its files
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which corpora the list shows."""
     filters = {"kind": record_kinds.KIND_WORDS, "state": get_args(service.CorpusState), "owner": OWNERS}
-    return ListView.of("/corpora", sent, get_args(service.CorpusOrder), **{n: ("", *c) for n, c in filters.items()})
+    return ListView.of(
+        "/corpora", sent, get_args(service.CorpusOrder), tag=(), **{n: ("", *c) for n, c in filters.items()}
+    )
 
 
 def _index(
@@ -85,11 +87,13 @@ def _index(
             limit=PAGE_ROWS,
             after=after,
             search=view["q"],
+            tag=view["tag"],
             kind=view["kind"],
             state=view["state"],
             owner=view["owner"] or None,
             order=view["order"],
         )
+        tags = labels.list_tags(session, principal=principal, table=Corpus)
         tasks = service.parse_tasks(session, rows)
         unfinished, _more = resumable_uploads.list_open(session, principal=principal, limit=UNFINISHED_SHOWN)
     return page(
@@ -99,6 +103,7 @@ def _index(
         principal=principal,
         corpora=rows,
         outcome=outcome,
+        tags=view.choices("tag", tags),
         view=view,
         tasks=tasks,
         unfinished=unfinished,
@@ -434,14 +439,16 @@ def remove_files(
     return RedirectResponse(f"/corpora/{version.id}", status_code=303)
 
 
-@router.post("/corpora/{corpus_id}/rename")
-def rename_corpus(request: Request, principal: Submitter, corpus_id: Id, name: Annotated[str, Form()] = "") -> Response:
-    """Rename a corpus, with all its versions."""
+@router.get("/corpora/{corpus_id}/edit")
+def show_labels(request: Request, principal: Submitter, corpus_id: Id) -> Response:
+    """The form for the name, the tags and the notes of a corpus."""
+    return LABELS.show(request, principal, corpus_id)
 
-    def verb(session: Session) -> None:
-        service.rename(session, principal=principal, corpus_id=corpus_id, name=name)
 
-    return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
+@router.post("/corpora/{corpus_id}/edit")
+def save_labels(request: Request, principal: Submitter, corpus_id: Id, form_data: FormBody) -> Response:
+    """Rename, tag or describe a corpus, and redirect to its page."""
+    return LABELS.save(request, principal, corpus_id, form_data)
 
 
 @router.post("/corpora/{corpus_id}/delete")

@@ -74,6 +74,8 @@ class CorpusAnswer(BaseModel):
                 {
                     "id": "06bv8h2m4c7k9qz1",
                     "name": "KJV",
+                    "tags": ["verse"],
+                    "notes": "",
                     "shared_by": None,
                     "version": 1,
                     "lineage_id": "06bv8h2m4c7k9qz1",
@@ -123,6 +125,8 @@ class CorpusAnswer(BaseModel):
 
     id: str
     name: str
+    tags: list[str] = Field(description="Words of its owner to find it by.")
+    notes: str = Field(description="What its owner wrote about it.")
     shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     version: int = Field(description="Number of the version, from 1. The files of a version never change.")
     lineage_id: str = Field(description="What all versions of a corpus have in common: the ID of the first.")
@@ -387,7 +391,7 @@ def encoding_offer(candidate: EncodingCandidate) -> EncodingOffer:
 
 
 _SAME = (
-    *("id", "version", "lineage_id", "num_uploads", "name", "filename", "format", "state", "encoding"),
+    *("id", "version", "lineage_id", "num_uploads", "name", "tags", "notes", "filename", "format", "state", "encoding"),
     *("num_bytes", "sha256", "num_documents", "num_characters", "num_text_bytes", "created_at", "parsed_at"),
 )
 

@@ -9,12 +9,12 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
-from app.core import audit_log, background_tasks, deleted_directories, quotas, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, labels, quotas, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
+from app.core.labels import LabelChanges
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
-from app.core.names import checked_name
 from app.core.principal import (
     Principal,
     in_trash,
@@ -28,7 +28,7 @@ from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.formats import corpus_formats
 from trainer.run_dir import CorpusInput, sha256_file
 
-MAX_NAME_LENGTH = 120
+MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[Corpus]
 MAX_MAPPINGS = 500  # corpora whose mappings are offered
 MAX_EXPIRED = 100  # corpora that one sweep deletes
 CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled"}  # the problem, by the kind of the task
@@ -81,6 +81,10 @@ def create_corpus(
 def add_corpus(session: Session, corpus: Corpus, files: Sequence[CorpusFile]) -> Corpus:
     """Record a version of a corpus with its files, which are on disk, and enqueue its parsing."""
     corpus.state = "parsing"
+    if corpus.lineage_id is not None:
+        earlier = select(Corpus).where(Corpus.lineage_id == corpus.lineage_id).order_by(Corpus.version.desc()).limit(1)
+        for version in session.scalars(earlier):
+            corpus.tags, corpus.notes = version.tags, version.notes
     session.add(corpus)
     session.flush()
     session.refresh(corpus, ["expires_at"])
@@ -111,6 +115,7 @@ def list_corpora(
     limit: int = 100,
     after: str | None = None,
     search: str = "",
+    tag: str = "",
     kind: str = "",
     state: str = "",
     owner: str | None = None,
@@ -119,7 +124,8 @@ def list_corpora(
     """The corpora the user may see, and the cursor of the next page: of each the newest version, and the newest that
     is ready.
 
-    `search` is a part of the name; `kind`, `state` and `owner` (own, shared or shipped) leave out the others.
+    `search` is a part of name, tags or notes; `tag`, `kind`, `state` and `owner` (own, shared or shipped) leave out the
+    others.
     """
     newer = aliased(Corpus)
     is_later = and_(newer.lineage_id == Corpus.lineage_id, newer.version > Corpus.version, newer.deleted_at.is_(None))
@@ -127,7 +133,9 @@ def list_corpora(
     is_newest_ready = and_(Corpus.state == "ready", ~exists().where(is_later, newer.state == "ready"))
     query = select(Corpus).where(visible_to(Corpus.owner_id, principal), or_(is_newest, is_newest_ready))
     if search:
-        query = query.where(Corpus.name.icontains(search, autoescape=True))
+        query = query.where(labels.matches(Corpus, search))
+    if tag:
+        query = query.where(labels.has_tag(Corpus, tag))
     if kind:
         query = query.where(Corpus.kind == kind, Corpus.state == "ready")  # before it is ready, the kind is not known
     if state:
@@ -232,12 +240,15 @@ def named_mappings(session: Session, *, principal: Principal) -> list[CorpusMapp
     return [mappings[name] for name in sorted(mappings)]
 
 
-def rename(session: Session, *, principal: Principal, corpus_id: str, name: str) -> Corpus:
-    """Rename a corpus, all versions that are left. Raises PanelError: 404, 403 for a shipped one, 422 at `name`."""
+def change_labels(session: Session, *, principal: Principal, corpus_id: str, changes: LabelChanges) -> Corpus:
+    """Rename, tag or describe a corpus, all versions that are left.
+
+    Raises PanelError: 404, 403 for a shipped one, 422 at the field that is wrong.
+    """
     corpus = own_corpus(session, principal, corpus_id)
-    name = checked_name(name, max_length=MAX_NAME_LENGTH)
-    session.execute(update(Corpus).where(Corpus.lineage_id == corpus.lineage_id).values(name=name))
-    session.refresh(corpus)
+    labels.change(session, principal, corpus, changes)
+    same = {"name": corpus.name, "tags": corpus.tags, "notes": corpus.notes}
+    session.execute(update(Corpus).where(Corpus.lineage_id == corpus.lineage_id).values(same))
     return corpus
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from app.core import sharing
+from app.core import labels, sharing
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Tokenizer
@@ -27,15 +27,18 @@ def list_tokenizers(
     limit: int = 100,
     after: str | None = None,
     search: str = "",
+    tag: str = "",
     source: str = "",
     state: str | None = None,
     owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[Tokenizer], str | None]:
-    """The tokenizers the user may see, and the cursor of the next page. `search` is a part of the name."""
+    """The tokenizers the user may see, and the cursor of the next page. `search` is a part of name, tags or notes."""
     visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
     if search:
-        visible = visible.where(Tokenizer.name.icontains(search, autoescape=True))
+        visible = visible.where(labels.matches(Tokenizer, search))
+    if tag:
+        visible = visible.where(labels.has_tag(Tokenizer, tag))
     if source:
         visible = visible.where(Tokenizer.source == source)
     if state:

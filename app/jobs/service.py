@@ -10,19 +10,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, Double, cast, exists, func, literal, or_, select
+from pydantic import Field
+from sqlalchemy import ColumnElement, Double, cast, func, literal, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
-from app.core import disk, idempotency, sharing
+from app.core import disk, idempotency, labels, sharing
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
+from app.core.labels import LabelChanges
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, Attempt, Checkpoint, Corpus, Job, JobEvent, Tokenizer
-from app.core.names import check_text, checked_name, comparison_key
+from app.core.names import checked_name
 from app.core.openai_models import Submission
 from app.core.principal import Principal, own, visible, visible_to
 from app.core.settings import settings
@@ -43,11 +44,7 @@ from trainer.planning.scaling_laws import Proposal, choose_vocab_size
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
-MAX_NAME_LENGTH = 80
-MAX_TAGS = 20
-MAX_TAG_LENGTH = 40
-MAX_LISTED_TAGS = 200
-MAX_NOTES_LENGTH = 10_000
+MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[Job]
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 JobOrder = Literal["newest", "oldest", "name", "eval_loss"]
 _EVAL_LOSS = cast(func.jsonb_extract_path_text(Job.progress, "latest", "eval_loss"), Double)
@@ -332,30 +329,15 @@ def list_jobs(
     if states is not None:
         query = query.where(Job.state.in_(states))
     if tag is not None:
-        query = query.where(Job.tags.contains([tag]))
+        query = query.where(labels.has_tag(Job, tag))
     if search:
-        labels = func.jsonb_array_elements_text(Job.tags).table_valued("value").render_derived()
-        in_tags = exists().where(labels.c.value.icontains(search, autoescape=True))
-        places = (Job.name, Job.notes, Job.recipe)
-        query = query.where(or_(in_tags, *(place.icontains(search, autoescape=True) for place in places)))
+        query = query.where(labels.matches(Job, search, Job.recipe))
     return sharing.listed(session, principal, query, Job, _ORDERS.get(order), limit, after, owner)
 
 
-def list_tags(session: Session, *, principal: Principal) -> list[str]:
-    """The tags of the user's jobs in alphabetical order."""
-    tag = func.jsonb_array_elements_text(Job.tags).label("tag")
-    query = select(tag).where(visible_to(Job.owner_id, principal)).distinct().order_by(tag)
-    return list(session.scalars(query.limit(MAX_LISTED_TAGS)))
-
-
-class JobChanges(BaseModel):
+class JobChanges(LabelChanges):
     """What can be changed of a job at any time; fields that are left out stay."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    name: str | None = Field(None, max_length=1_000)
-    tags: list[str] | None = Field(None, max_length=100, description=f"At most {MAX_TAGS}, without commas.")
-    notes: str | None = Field(None, max_length=MAX_NOTES_LENGTH)
     is_notified: bool | None = Field(None, description="Whether you are notified when it ends or makes no progress.")
     evaluation_corpora: list[str] | None = Field(
         None, max_length=16, description="Corpora on which its best checkpoint is evaluated when it has succeeded."
@@ -365,13 +347,7 @@ class JobChanges(BaseModel):
 def change(session: Session, *, principal: Principal, job_id: str, changes: JobChanges) -> Job:
     """Rename, tag, describe or mute a job. Raises PanelError: 404, or 422 at the field that is wrong."""
     job = own(session, Job, job_id, principal=principal)
-    if changes.name is not None:
-        job.name = checked_name(changes.name, max_length=MAX_NAME_LENGTH)
-    if changes.tags is not None:
-        job.tags = _checked_tags(changes.tags)
-    if changes.notes is not None:
-        check_text("notes", changes.notes)
-        job.notes = changes.notes.strip()
+    labels.change(session, principal, job, changes)
     if changes.is_notified is not None:
         job.is_notified = changes.is_notified
     if changes.evaluation_corpora is not None:
@@ -379,18 +355,6 @@ def change(session: Session, *, principal: Principal, job_id: str, changes: JobC
         background_tasks.check_corpora(session, principal=principal, ids=ids, field="evaluation_corpora")
         job.evaluation_corpora = ids
     return job
-
-
-def _checked_tags(tags: Sequence[str]) -> list[str]:
-    """The tags in their order, each once."""
-    checked = [checked_name(tag, max_length=MAX_TAG_LENGTH, field="tags") for tag in tags if tag.strip()]
-    by_key = {comparison_key(tag): tag for tag in reversed(checked)}
-    unique = list(by_key.values())[::-1]
-    if any("," in tag for tag in unique):
-        raise bad_field("tags", "tag_comma", _("A tag cannot contain a comma."))
-    if len(unique) > MAX_TAGS:
-        raise bad_field("tags", "tags_many", _("A job can have at most {max} tags.", max=MAX_TAGS))
-    return unique
 
 
 def history(session: Session, *, job_id: str, after: int = 0, until: int | None = None) -> list[JobEvent]:

@@ -5,18 +5,22 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from app.core import db, queue
+from app.core.labels import LabelChanges
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter
 from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, schemas, service
+from app.tokenizers.bulk import ROWS
 from app.tokenizers.schemas import CompareRequest, TokenizationsAnswer, TokenizerAnswer, TrainRequest
+from app.web import bulk_requests
 from app.web.auth import Reader, Submitter
+from app.web.bulk_requests import RowsAnswer, RowsRequest
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit, Search
+from app.web.labels import LABEL_ERRORS
+from app.web.paging import After, LabelSearch, Limit, Tag
 from app.web.parameters import Id
 from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
-from app.web.renaming import RENAMING_ERRORS, NewName
 from app.web.uploads import RAW_BODY_SCHEMA
 
 router = APIRouter(route_class=ApiRoute, tags=["tokenizers"])
@@ -100,7 +104,8 @@ def compare_tokenizers(principal: Reader, body: CompareRequest) -> Tokenizations
 @router.get("/tokenizers")
 def list_tokenizers(
     principal: Reader,
-    q: Search = "",
+    q: LabelSearch = "",
+    tag: Tag = "",
     source: Annotated[
         stored_tokenizers.TokenizerSource | None,
         Query(description="Only those that jobs trained, that were trained by themselves, or that were imported."),
@@ -125,6 +130,7 @@ def list_tokenizers(
             limit=limit,
             after=after,
             search=q,
+            tag=tag,
             source=source or "",
             state=state,
             owner=owner,
@@ -142,11 +148,11 @@ def get_tokenizer(principal: Reader, tokenizer_id: Id) -> TokenizerAnswer:
         return schemas.tokenizer_answer(tokenizer, service.tasks_of(session, [tokenizer]).get(tokenizer.id))
 
 
-@router.patch("/tokenizers/{tokenizer_id}", responses=errors(*RENAMING_ERRORS))
-def rename_tokenizer(principal: Submitter, tokenizer_id: Id, body: NewName) -> TokenizerAnswer:
-    """Rename a tokenizer."""
+@router.patch("/tokenizers/{tokenizer_id}", responses=errors(*LABEL_ERRORS))
+def change_tokenizer(principal: Submitter, tokenizer_id: Id, body: LabelChanges) -> TokenizerAnswer:
+    """Rename, tag or describe a tokenizer; fields that are left out stay."""
     with db.transaction() as session:
-        tokenizer = service.rename(session, principal=principal, tokenizer_id=tokenizer_id, name=body.name)
+        tokenizer = service.change_labels(session, principal=principal, tokenizer_id=tokenizer_id, changes=body)
         return schemas.tokenizer_answer(tokenizer, service.tasks_of(session, [tokenizer]).get(tokenizer.id))
 
 
@@ -156,3 +162,9 @@ def delete_tokenizer(principal: Submitter, tokenizer_id: Id) -> Response:
     with db.transaction() as session:
         service.delete_tokenizer(session, principal=principal, tokenizer_id=tokenizer_id)
     return Response(status_code=204)
+
+
+@router.post("/tokenizers/bulk", responses=errors("tag_missing"))
+def change_tokenizers(principal: Submitter, body: RowsRequest) -> RowsAnswer:
+    """Move several tokenizers to the trash, or tag them. Each is changed by itself, as the answer says."""
+    return bulk_requests.change_rows(principal, ROWS, body, body.tag)

@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, get_args
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from app.core import db, queue, sharing
+from app.core import db, labels, queue, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, gettext_noop, translate
+from app.core.models import Tokenizer
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, problems, service, vocabulary
-from app.tokenizers.bulk import ROWS
+from app.tokenizers.bulk import LABELS, ROWS
 from app.tokenizers.curve_plot import plot
 from app.tokenizers.schemas import MAX_COMPARED, Tokenization, TrainRequest
 from app.web import bulk, multipart
@@ -57,7 +58,7 @@ def _view(sent: Mapping[str, str]) -> ListView:
     """Which tokenizers the list shows."""
     states = ("", *get_args(stored_tokenizers.TokenizerState))
     orders = get_args(stored_tokenizers.TokenizerOrder)
-    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states, owner=OWNERS)
+    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states, tag=(), owner=OWNERS)
 
 
 def _index(
@@ -78,6 +79,7 @@ def _index(
             limit=PAGE_ROWS,
             after=after,
             search=view["q"],
+            tag=view["tag"],
             source=view["source"],
             state=view["state"],
             owner=view["owner"] or None,
@@ -86,6 +88,7 @@ def _index(
         ids = {corpus_id for row in rows for corpus_id in row.corpora}
         names = corpora_service.corpus_names(session, principal=principal, ids=ids)
         jobs = service.jobs_of_tokenizers(session, principal=principal)
+        tags = labels.list_tags(session, principal=principal, table=Tokenizer)
         tasks = service.tasks_of(session, rows)
         corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
     return page(
@@ -93,6 +96,7 @@ def _index(
         "tokenizers/_list.html" if part == "list" else "tokenizers/index.html",
         error.status if error else 422 if outcome and outcome.is_refused else 200,
         outcome=outcome,
+        tags=view.choices("tag", tags),
         principal=principal,
         tokenizers=rows,
         view=view,
@@ -251,16 +255,16 @@ def change_many(request: Request, principal: Submitter, form: FormBody) -> Respo
     return _index(request, principal, view=view, outcome=outcome)
 
 
-@router.post("/tokenizers/{tokenizer_id}/rename")
-def rename_tokenizer(
-    request: Request, principal: Submitter, tokenizer_id: Id, name: Annotated[str, Form()] = ""
-) -> Response:
-    """Rename a tokenizer."""
+@router.get("/tokenizers/{tokenizer_id}/edit")
+def show_labels(request: Request, principal: Submitter, tokenizer_id: Id) -> Response:
+    """The form for the name, the tags and the notes of a tokenizer."""
+    return LABELS.show(request, principal, tokenizer_id)
 
-    def verb(session: Session) -> None:
-        service.rename(session, principal=principal, tokenizer_id=tokenizer_id, name=name)
 
-    return _change(request, principal, tokenizer_id, verb, f"/tokenizers/{tokenizer_id}")
+@router.post("/tokenizers/{tokenizer_id}/edit")
+def save_labels(request: Request, principal: Submitter, tokenizer_id: Id, form_data: FormBody) -> Response:
+    """Rename, tag or describe a tokenizer, and redirect to its page."""
+    return LABELS.save(request, principal, tokenizer_id, form_data)
 
 
 @router.post("/tokenizers/{tokenizer_id}/delete")

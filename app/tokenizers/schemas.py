@@ -83,6 +83,8 @@ class TokenizerAnswer(BaseModel):
                 {
                     "id": "06bv8h2m4c7k9qz1",
                     "name": "tiny",
+                    "tags": ["verse"],
+                    "notes": "",
                     "shared_by": None,
                     "source": "training",
                     "state": "ready",
@@ -106,6 +108,8 @@ class TokenizerAnswer(BaseModel):
 
     id: str
     name: str
+    tags: list[str] = Field(description="Words of its owner to find it by.")
+    notes: str = Field(description="What its owner wrote about it.")
     shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     source: Literal["job", "training", "import"]
     state: Literal["preparing", "ready", "failed"]
@@ -133,7 +137,7 @@ def tokenizer_answer(tokenizer: Tokenizer, task: BackgroundTask | None = None) -
     """The response for a row. `task` is the one that trains or imports it."""
     facts = tokenizer.facts
     total = task.progress.total if task is not None else None
-    names = ("id", "name", "source", "state", "vocab_size", "sha256", "corpora", "created_at")
+    names = ("id", "name", "tags", "notes", "source", "state", "vocab_size", "sha256", "corpora", "created_at")
     of_facts = ("algorithm", "special_tokens", "end_of_text", "num_training_bytes", "num_held_out_bytes")
     return TokenizerAnswer(
         **{name: getattr(tokenizer, name) for name in names},

@@ -8,10 +8,11 @@ from sqlalchemy import func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core import audit_log, background_tasks, deleted_directories, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, labels, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TokenizerFacts
+from app.core.labels import LabelChanges
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Job, Tokenizer
 from app.core.names import check_text, checked_name
@@ -156,10 +157,10 @@ def get_tokenizer(session: Session, *, principal: Principal, tokenizer_id: str) 
     return visible(session, Tokenizer, tokenizer_id, principal=principal)
 
 
-def rename(session: Session, *, principal: Principal, tokenizer_id: str, name: str) -> Tokenizer:
-    """Rename a tokenizer. Raises PanelError: 404, or 422 at `name`."""
+def change_labels(session: Session, *, principal: Principal, tokenizer_id: str, changes: LabelChanges) -> Tokenizer:
+    """Rename, tag or describe a tokenizer. Raises PanelError: 404, or 422 at the field that is wrong."""
     tokenizer = own(session, Tokenizer, tokenizer_id, principal=principal)
-    tokenizer.name = checked_name(name, max_length=MAX_NAME_LENGTH)
+    labels.change(session, principal, tokenizer, changes)
     return tokenizer
 
 

@@ -108,7 +108,7 @@ def _change_each(
     """Change what was chosen and is still in the trash. Returns its IDs, and the outcome."""
     ids = chosen(form, "row")
     if not ids:
-        return ids, BulkOutcome(action, refused={_("Choose at least one entry of the list."): []})
+        return ids, BulkOutcome(action, problem=_("Choose at least one entry of the list."))
     with db.transaction() as session:
         ids = trash.of_user(session, principal, ids)
 
@@ -121,7 +121,5 @@ def _change_each(
 @router.post("/trash/empty")
 def empty(request: Request, principal: Submitter) -> Response:
     """Delete everything in the trash for good. What a job, a task or a deployment uses stays, and the page says so."""
-    num_deleted, refused = service.empty(principal)
-    if refused:
-        return _page(request, principal, BulkOutcome("purge", num_deleted, refused=refused))
-    return RedirectResponse("/trash", status_code=303)
+    outcome = service.empty(principal)
+    return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)

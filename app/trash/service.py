@@ -17,6 +17,7 @@ from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, not_found
 from app.jobs import deletion as jobs
 from app.trash.schemas import TrashedAnswer, TrashKind
+from app.web.bulk import BulkOutcome, RowOutcome
 
 BATCH = 100  # rows that are read at once
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -144,12 +145,9 @@ def name(session: Session, *, principal: Principal, row_id: str) -> str:
     return sharing.name_of(session, _find(session, principal, row_id)[1])
 
 
-def empty(principal: Principal) -> tuple[int, dict[str, list[str]]]:
-    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses.
-
-    Returns how many were deleted, and the names of the others by the reason why they stay.
-    """
-    num_deleted, refused = 0, dict[str, list[str]]()
+def empty(principal: Principal) -> BulkOutcome:
+    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses."""
+    outcome = BulkOutcome("purge")
     after: str | None = None
     while True:
         with db.transaction() as session:
@@ -159,8 +157,8 @@ def empty(principal: Principal) -> tuple[int, dict[str, list[str]]]:
                 with db.transaction() as session:
                     purge(session, principal=principal, row_id=row.id)
             except PanelError as error:
-                refused.setdefault(error.message, []).append(row.name)
+                outcome.rows.append(RowOutcome(row.id, row.name, error))
             else:
-                num_deleted += 1
+                outcome.rows.append(RowOutcome(row.id, row.name))
         if after is None:
-            return num_deleted, refused
+            return outcome

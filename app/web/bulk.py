@@ -10,9 +10,10 @@ from fastapi import Request, Response
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
-from app.core import db, disk, queue
+from app.core import db, disk, labels, queue
 from app.core.errors import PanelError
 from app.core.i18n import _
+from app.core.labels import LabelChanges
 from app.core.principal import Principal, visible
 from app.web.list_view import ListView
 from app.web.pages import page
@@ -21,16 +22,41 @@ MAX_ROWS = 100
 MAX_NAMES = 5  # of the rows that depend on another one
 
 
+@dataclass(frozen=True)
+class RowOutcome:
+    """What became of one row: `error` says why it was not changed."""
+
+    id: str
+    name: str
+    error: PanelError | None = None
+
+
 @dataclass
 class BulkOutcome:
-    """How many rows were changed, which of them are in the trash now, and why others were not: each reason with the
-    names of its rows.
-    """
+    """What became of each of several rows. `problem` says why nothing was tried."""
 
     action: str
-    num_changed: int = 0
-    trashed: list[str] = field(default_factory=list)
-    refused: dict[str, list[str]] = field(default_factory=dict)
+    rows: list[RowOutcome] = field(default_factory=list)
+    problem: str = ""
+
+    @property
+    def num_changed(self) -> int:
+        """How many rows were changed."""
+        return sum(row.error is None for row in self.rows)
+
+    @property
+    def trashed(self) -> list[str]:
+        """The IDs of the rows that are in the trash now."""
+        return [row.id for row in self.rows if row.error is None] if self.action == "delete" else []
+
+    @property
+    def refused(self) -> dict[str, list[str]]:
+        """Why rows were not changed: each reason with the names of its rows."""
+        reasons: dict[str, list[str]] = {self.problem: []} if self.problem else {}
+        for row in self.rows:
+            if row.error is not None:
+                reasons.setdefault(reason(row.error), []).append(row.name)
+        return reasons
 
     @property
     def is_refused(self) -> bool:
@@ -43,7 +69,7 @@ class BulkRows:
     """The rows of a list: their table, the name of their boxes, and how they are named, changed and moved to the trash.
 
     `uses` are sentences on what depends on a row, `directory` its files, `changes` the verbs besides deletion by their
-    action.
+    action, and `change_labels` that of app/core/labels.py, of rows that can be tagged.
     """
 
     table: type[Any]
@@ -53,6 +79,26 @@ class BulkRows:
     uses: Callable[[Session, Principal, Any], list[str]]
     name: Callable[[Session, Any], str] = lambda _session, row: str(row.name)
     changes: dict[str, Callable[[Session, Principal, str], object]] = field(default_factory=dict)
+    change_labels: Callable[[Session, Principal, str, LabelChanges], object] | None = None
+
+    def verb(self, action: str, tag: str = "") -> Callable[[Session, Principal, str], object] | None:
+        """The operation of an action on one row; None if these rows have no such action."""
+        if action == "delete":
+            return self.delete
+        if action == "tag" and self.change_labels is not None:
+            return partial(self._add_tag, self.change_labels, tag)
+        return self.changes.get(action)
+
+    def _add_tag(
+        self,
+        change_labels: Callable[[Session, Principal, str, LabelChanges], object],
+        tag: str,
+        session: Session,
+        principal: Principal,
+        row_id: str,
+    ) -> None:
+        row = visible(session, self.table, row_id, principal=principal, for_update=True)
+        change_labels(session, principal, row_id, labels.with_tag(row, tag))
 
 
 @dataclass(frozen=True)
@@ -92,11 +138,9 @@ def change_each(
                 name = name_of(session, row_id)
                 verb(session, row_id)
         except PanelError as error:
-            outcome.refused.setdefault(_reason(error), []).append(name)
+            outcome.rows.append(RowOutcome(row_id, name, error))
         else:
-            outcome.num_changed += 1
-            if action == "delete":
-                outcome.trashed.append(row_id)
+            outcome.rows.append(RowOutcome(row_id, name))
             then(row_id)
     return outcome
 
@@ -107,12 +151,23 @@ def change_rows(
     """Carry out the action of a form. A deletion that is not confirmed answers the page that asks the question."""
     action, ids = str(form.get("action", "")), chosen(form, rows.box)
     if not ids:
-        return BulkOutcome(action, refused={_("Choose at least one entry of the list."): []})
+        return BulkOutcome(action, problem=_("Choose at least one entry of the list."))
     if action == "delete" and "confirmed" not in form:
         return _confirm(request, principal, rows, view, ids, question)
-    if action != "delete" and action not in rows.changes:
-        return BulkOutcome(action, refused={_("Choose what to do with the entries."): []})
-    change = rows.delete if action == "delete" else rows.changes[action]
+    change = rows.verb(action, str(form.get("new_tag", "")))
+    if change is None:
+        return BulkOutcome(action, problem=_("Choose what to do with the entries."))
+    return apply(principal, rows, action, ids, change)
+
+
+def apply(
+    principal: Principal,
+    rows: BulkRows,
+    action: str,
+    ids: Sequence[str],
+    change: Callable[[Session, Principal, str], object],
+) -> BulkOutcome:
+    """Change rows of a list, each in a transaction of its own."""
 
     def verb(session: Session, row_id: str) -> None:
         change(session, principal, row_id)
@@ -162,13 +217,14 @@ def _refusal(session: Session, verb: Callable[[], object]) -> str:
         verb()
         session.flush()
     except PanelError as error:
-        return _reason(error)
+        return reason(error)
     finally:
         attempt.rollback()
     return ""
 
 
-def _reason(error: PanelError) -> str:
+def reason(error: PanelError) -> str:
+    """Why a row was not changed, as a sentence."""
     return error.fields[0].message if error.fields else error.message
 
 

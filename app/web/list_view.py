@@ -39,6 +39,10 @@ class ListView:
         query = urlencode({name: value for name, value in values.items() if value != self.defaults.get(name, "")})
         return f"{self.path}?{query}" if query else self.path
 
+    def choices(self, name: str, values: Sequence[str]) -> list[tuple[str, str]]:
+        """The choices of a filter without fixed ones, each with its text: these values, and the present one."""
+        return [(value, value) for value in dict.fromkeys([*values, self[name]]) if value]
+
     @property
     def is_narrow(self) -> bool:
         """Whether rows may be left out."""

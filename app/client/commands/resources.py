@@ -31,6 +31,8 @@ checkpoints = typer.Typer(help="Saved weights.", no_args_is_help=True)
 tasks = typer.Typer(help="Background tasks: parsing, imports, exports, evaluations.", no_args_is_help=True)
 
 Limit = Annotated[int, typer.Option(min=1, help="Entries at most.")]
+Search = Annotated[str | None, typer.Option("--search", help="A part of the name, tags or notes.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Only those with this tag.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until it is done.")]
 
 
@@ -80,10 +82,15 @@ CORPUS = ("id", "name", "state", "kind", "num_documents", "num_characters", "num
 
 
 @command(corpora, "list")
-def list_corpora(limit: Limit = 50, as_json: AsJson = False) -> None:
+def list_corpora(search: Search = None, tag: Tag = None, limit: Limit = 50, as_json: AsJson = False) -> None:
     """List corpora, newest first."""
     with connect() as client:
-        show_list(client.corpora.list(), ("id", "name", "state", "kind", "num_documents"), limit, as_json=as_json)
+        show_list(
+            client.corpora.list(search=search, tag=tag),
+            ("id", "name", "state", "kind", "num_documents"),
+            limit,
+            as_json=as_json,
+        )
 
 
 @command(corpora, "show")
@@ -185,10 +192,10 @@ TOKENIZER = ("id", "name", "state", "vocab_size", "corpora")
 
 
 @command(tokenizers, "list")
-def list_tokenizers(limit: Limit = 50, as_json: AsJson = False) -> None:
+def list_tokenizers(search: Search = None, tag: Tag = None, limit: Limit = 50, as_json: AsJson = False) -> None:
     """List tokenizers, newest first."""
     with connect() as client:
-        show_list(client.tokenizers.list(), TOKENIZER, limit, as_json=as_json)
+        show_list(client.tokenizers.list(search=search, tag=tag), TOKENIZER, limit, as_json=as_json)
 
 
 @command(tokenizers, "show")
@@ -244,10 +251,10 @@ MODEL = ("id", "name", "state", "source", "reference", "num_bytes")
 
 
 @command(models, "list")
-def list_models(limit: Limit = 50, as_json: AsJson = False) -> None:
+def list_models(search: Search = None, tag: Tag = None, limit: Limit = 50, as_json: AsJson = False) -> None:
     """List base models, newest first."""
     with connect() as client:
-        show_list(client.models.list(), ("id", "name", "state", "source"), limit, as_json=as_json)
+        show_list(client.models.list(search=search, tag=tag), ("id", "name", "state", "source"), limit, as_json=as_json)
 
 
 @command(models, "show")
@@ -302,13 +309,15 @@ JOB = ("id", "name", "state", "step", "max_steps", "node", "eta_seconds", "lates
 @command(jobs, "list")
 def list_jobs(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    search: Search = None,
+    tag: Tag = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     with connect() as client:
         columns = ("id", "name", "state", "step", "max_steps", "created_at")
-        show_list(client.jobs.list(state or ()), columns, limit, as_json=as_json)
+        show_list(client.jobs.list(state or (), search=search or "", tag=tag), columns, limit, as_json=as_json)
 
 
 @command(jobs, "show")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session
 
+from app.core import labels
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import Job
@@ -17,7 +18,7 @@ from app.web.bulk import BulkOutcome, change_each
 def change(principal: Principal, action: str, job_ids: Sequence[str], tag: str = "") -> BulkOutcome:
     """Cancel, delete or tag jobs, each in a transaction of its own, so that one that cannot be changed stops none."""
     if not job_ids:
-        return BulkOutcome(action, refused={_("Choose at least one job."): []})
+        return BulkOutcome(action, problem=_("Choose at least one job."))
 
     def verb(session: Session, job_id: str) -> None:
         _change(session, principal, action, job_id, tag)
@@ -35,9 +36,6 @@ def _change(session: Session, principal: Principal, action: str, job_id: str, ta
         deletion.delete(session, principal=principal, job_id=job_id)
     elif action != "tag":
         raise PanelError(422, "action_unknown", _("Choose what to do with the jobs."))
-    elif not tag.strip():
-        raise PanelError(422, "tag_missing", _("Enter a tag."))
     else:
-        tags = service.get(session, principal=principal, job_id=job_id).tags
-        changes = JobChanges(tags=[*tags, tag[:1_000]])
-        service.change(session, principal=principal, job_id=job_id, changes=changes)
+        changes = labels.with_tag(service.get(session, principal=principal, job_id=job_id), tag)
+        service.change(session, principal=principal, job_id=job_id, changes=JobChanges(tags=changes.tags))

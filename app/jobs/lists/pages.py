@@ -6,9 +6,9 @@ from typing import Annotated, Any, cast, get_args
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
-from app.core import db
+from app.core import db, labels
 from app.core.errors import PanelError
-from app.core.models import STATES, TERMINAL
+from app.core.models import STATES, TERMINAL, Job
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.jobs import schemas, service
@@ -32,7 +32,6 @@ router = APIRouter(route_class=StrictRoute)
 
 PAGE_LENGTH = 25
 MAX_AXES = 8  # of fields, in the plot of a comparison
-MAX_FIELD_CHARACTERS = 1_000
 RUN_FIELDS = {"id", "tokens_per_step", "flops_per_step", "series"}  # of a comparison, for its chart
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
@@ -69,7 +68,7 @@ def _list(
             order=cast(service.JobOrder, selection["order"]),
         )
         rows = schemas.rows(session, jobs)
-        tags = service.list_tags(session, principal=principal)
+        tags = labels.list_tags(session, principal=principal, table=Job)
     return page(
         request,
         "jobs/list.html",
@@ -79,7 +78,7 @@ def _list(
         next=more,
         selection=selection,
         after=after,
-        tags=[(tag, tag) for tag in dict.fromkeys([*tags, selection["tag"]]) if tag],
+        tags=selection.choices("tag", tags),
         outcome=outcome,
     )
 
@@ -209,9 +208,7 @@ def edit(request: Request, principal: Submitter, job_id: Id, form_data: FormBody
     chosen = [str(value) for value in form_data.getlist("evaluation_corpora")][:16]
     try:
         changes = service.JobChanges(
-            name=text.get("name", "")[:MAX_FIELD_CHARACTERS],
-            tags=text.get("tags", "")[:MAX_FIELD_CHARACTERS].replace("，", ",").split(",")[:100],
-            notes=text.get("notes", "")[: service.MAX_NOTES_LENGTH],
+            **labels.from_form(text).model_dump(),
             is_notified="is_notified" in text,
             evaluation_corpora=chosen,
         )

@@ -121,7 +121,7 @@ CALLS: Calls = {
     "get_me": lambda client, _file: client.me(),
     "upload_corpus": lambda client, file: client.corpora.upload(file, name="n", encoding="big5", kind="chat"),
     "list_corpora": lambda client, _file: next(
-        client.corpora.list(limit=3, search="g", kind="text", state="ready", owner="own", order="name")
+        client.corpora.list(limit=3, search="g", tag="t", kind="text", state="ready", owner="own", order="name")
     ),
     "get_corpus": lambda client, _file: client.corpora.get("c"),
     "download_corpus": lambda client, _file: client.corpora.create_from_url(
@@ -145,10 +145,15 @@ CALLS: Calls = {
     "preview_cleaning": lambda client, _file: client.corpora.preview_cleaning("c", [{"name": "fix_unicode"}], 9),
     "get_cleaning": lambda client, _file: client.corpora.cleaning("c"),
     "restore_corpus": lambda client, _file: client.corpora.restore("c"),
-    "rename_corpus": lambda client, _file: client.corpora.rename("c", "n"),
+    "change_corpora": lambda client, _file: client.corpora.change_many(["c"], "tag", "t"),
+    "change_tokenizers": lambda client, _file: client.tokenizers.change_many(["t"], "tag", "t"),
+    "change_models": lambda client, _file: client.models.change_many(["m"], "tag", "t"),
+    "change_jobs": lambda client, _file: client.jobs.change_many(["j"], "tag", "t"),
+    "change_checkpoints": lambda client, _file: client.checkpoints.change_many(["c"], "pin"),
+    "change_corpus": lambda client, _file: client.corpora.label("c", name="n", tags=["t"], notes="o"),
     "delete_corpus": lambda client, _file: client.corpora.delete("c"),
     "list_tokenizers": lambda client, _file: next(
-        client.tokenizers.list(limit=3, search="g", source="job", state="ready", owner="own", order="name")
+        client.tokenizers.list(limit=3, search="g", tag="t", source="job", state="ready", owner="own", order="name")
     ),
     "get_tokenizer": lambda client, _file: client.tokenizers.get("t"),
     "train_tokenizer": lambda client, _file: client.tokenizers.train(
@@ -156,16 +161,16 @@ CALLS: Calls = {
     ),
     "import_tokenizer": lambda client, file: client.tokenizers.import_file(file, name="n", end_of_text="</s>"),
     "compare_tokenizers": lambda client, _file: client.tokenizers.compare("text", ["t"]),
-    "rename_tokenizer": lambda client, _file: client.tokenizers.rename("t", "n"),
+    "change_tokenizer": lambda client, _file: client.tokenizers.label("t", name="n", tags=["t"], notes="o"),
     "delete_tokenizer": lambda client, _file: client.tokenizers.delete("t"),
     "create_model": lambda client, _file: client.models.create(name="n", reference="a/b"),
     "upload_file": lambda client, file: client.models.upload_file("m", file),
     "import_model": lambda client, _file: client.models.start_import("m"),
     "list_models": lambda client, _file: next(
-        client.models.list(limit=3, search="g", source="hub", state="ready", owner="own", order="name")
+        client.models.list(limit=3, search="g", tag="t", source="hub", state="ready", owner="own", order="name")
     ),
     "get_model": lambda client, _file: client.models.get("m"),
-    "rename_model": lambda client, _file: client.models.rename("m", "n"),
+    "change_model": lambda client, _file: client.models.label("m", name="n", tags=["t"], notes="o"),
     "delete_model": lambda client, _file: client.models.delete("m"),
     "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
@@ -376,6 +381,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.DifferentFieldInfo: "DifferentField",
     job_shapes.FieldImportanceInfo: "FieldImportance",
     job_shapes.ImportanceInfo: "SearchImportance",
+    shapes.ChangedRowInfo: "RowAnswer",
+    shapes.ChangedRowsInfo: "RowsAnswer",
     job_shapes.SearchInfo: "HyperparameterSearchAnswer",
     job_shapes.PhaseInfo: "PhaseProgress",
     job_shapes.JobProgressInfo: "ProgressAnswer",

@@ -105,7 +105,7 @@ def test_many_jobs_are_tagged_and_cancelled_at_once(
     ended, _checkpoint = factories.finished(alice_user, corpus, name="ended", max_steps=3, warmup_steps=1)
     hers = factories.submitted(bob_user, factories.corpus(bob_user))
     tagged = alice.post("/jobs/bulk", data={"job": [*mine, hers], "action": "tag", "new_tag": "both"})
-    assert "Jobs that were tagged: 2." in tagged.text
+    assert "2 entries were tagged." in tagged.text
     assert names(alice_api, tag="both") == ["mine 1", "mine 0"]
     cancelled = alice.post("/jobs/bulk", data={"job": [*mine, ended], "action": "cancel"})
     assert "Jobs that are being cancelled: 2." in cancelled.text

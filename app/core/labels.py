@@ -1,0 +1,102 @@
+"""Name, tags and notes of what users keep in lists: jobs, corpora, base models and tokenizers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy.orm import Session
+
+from app.core import audit_log
+from app.core.audit_log import Action
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _
+from app.core.models import Corpus, ImportedModel, Job, Tokenizer
+from app.core.names import check_text, checked_name, comparison_key
+from app.core.principal import Principal, visible_to
+
+MAX_TAGS = 20
+MAX_TAG_LENGTH = 40
+MAX_LISTED_TAGS = 200
+MAX_NOTES_LENGTH = 10_000
+MAX_NAME_LENGTHS: dict[type[Any], int] = {Job: 80, Corpus: 120, ImportedModel: 120, Tokenizer: 120}
+RENAMED: dict[type[Any], Action] = {
+    Job: "job_renamed",
+    Corpus: "corpus_renamed",
+    ImportedModel: "model_renamed",
+    Tokenizer: "tokenizer_renamed",
+}
+
+
+class LabelChanges(BaseModel):
+    """What can be changed of anything in a list; fields that are left out stay."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"name": "Genesis", "tags": ["verse"]}]})
+
+    name: str | None = Field(None, max_length=1_000, description="How it is listed from now on.")
+    tags: list[str] | None = Field(None, max_length=100, description=f"At most {MAX_TAGS}, without commas.")
+    notes: str | None = Field(None, max_length=MAX_NOTES_LENGTH)
+
+
+def change(session: Session, principal: Principal, row: Any, changes: LabelChanges) -> None:
+    """Rename, tag or describe a row of the user's, which is locked. Raises PanelError (422) at the wrong field."""
+    if changes.name is not None:
+        name = checked_name(changes.name, max_length=MAX_NAME_LENGTHS[type(row)])
+        if name != row.name:
+            audit_log.record(session, RENAMED[type(row)], principal, subject=name, subject_id=row.id, detail=row.name)
+        row.name = name
+    if changes.tags is not None:
+        row.tags = checked_tags(changes.tags)
+    if changes.notes is not None:
+        check_text("notes", changes.notes)
+        row.notes = changes.notes.strip()
+
+
+def checked_tags(tags: Sequence[str]) -> list[str]:
+    """The tags in their order, each once. Raises PanelError (422) at `tags`."""
+    checked = [checked_name(tag, max_length=MAX_TAG_LENGTH, field="tags") for tag in tags if tag.strip()]
+    by_key = {comparison_key(tag): tag for tag in reversed(checked)}
+    unique = list(by_key.values())[::-1]
+    if any("," in tag for tag in unique):
+        raise bad_field("tags", "tag_comma", _("A tag cannot contain a comma."))
+    if len(unique) > MAX_TAGS:
+        raise bad_field("tags", "tags_many", _("There can be at most {max} tags.", max=MAX_TAGS))
+    return unique
+
+
+def with_tag(row: Any, tag: str) -> LabelChanges:
+    """The change that adds a tag to a row. Raises PanelError (422) without one."""
+    if not tag.strip():
+        raise PanelError(422, "tag_missing", _("Enter a tag."))
+    return LabelChanges(tags=[*row.tags, tag[:1_000]])
+
+
+def from_form(text: dict[str, str]) -> LabelChanges:
+    """The changes of a form with the fields `name`, `tags` (with commas between them) and `notes`; longer texts are cut
+    where they would be refused without a sentence.
+    """
+    return LabelChanges(
+        name=text.get("name", "")[:1_000],
+        tags=text.get("tags", "")[:1_000].replace("，", ",").split(",")[:100],
+        notes=text.get("notes", "")[:MAX_NOTES_LENGTH],
+    )
+
+
+def matches(table: type[Any], search: str, *others: Any) -> ColumnElement[bool]:
+    """Whether a text is a part of a row's name, notes, one of its tags or another column, whatever its case."""
+    tags = func.jsonb_array_elements_text(table.tags).table_valued("value").render_derived()
+    in_tags = exists().where(tags.c.value.icontains(search, autoescape=True))
+    return or_(in_tags, *(place.icontains(search, autoescape=True) for place in (table.name, table.notes, *others)))
+
+
+def has_tag(table: type[Any], tag: str) -> ColumnElement[bool]:
+    """Whether a row has exactly this tag."""
+    condition: ColumnElement[bool] = table.tags.contains([tag])
+    return condition
+
+
+def list_tags(session: Session, *, principal: Principal, table: type[Any]) -> list[str]:
+    """The tags of the rows of a table that the user sees, in alphabetical order."""
+    tag = func.jsonb_array_elements_text(table.tags).label("tag")
+    query = select(tag).where(visible_to(table.owner_id, principal)).distinct().order_by(tag)
+    return list(session.scalars(query.limit(MAX_LISTED_TAGS)))
