@@ -31,6 +31,7 @@ from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
 from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
+from app.jobs.archives import api as archives_api
 from app.jobs.lists import api as job_list_api
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
@@ -89,6 +90,7 @@ FEATURES = (
     jobs_api,
     metrics_api,
     job_list_api,
+    archives_api,
     everyones,
     notices_api,
     playground_api,

@@ -293,10 +293,14 @@ def zip_chunks(checkpoint: Checkpoint) -> Iterator[bytes]:
                 while chunk := source.read(CHUNK_BYTES):
                     target.write(chunk)
                     yield out.take()
-        manifest = checkpoint.manifest.model_copy(update={"files": _shared(checkpoint)})
-        text = json.dumps(manifest.model_dump(exclude_unset=True), indent=2, ensure_ascii=False)
-        archive.writestr(_entry(checkpoint, directory / MANIFEST, directory), text)
+        archive.writestr(_entry(checkpoint, directory / MANIFEST, directory), shared_manifest(checkpoint))
     yield out.take()
+
+
+def shared_manifest(checkpoint: Checkpoint) -> str:
+    """The manifest of a checkpoint without the optimizer state, as JSON."""
+    manifest = checkpoint.manifest.model_copy(update={"files": _shared(checkpoint)})
+    return json.dumps(manifest.model_dump(exclude_unset=True), indent=2, ensure_ascii=False)
 
 
 def _entry(checkpoint: Checkpoint, path: Path, directory: Path) -> zipfile.ZipInfo:

@@ -27,6 +27,10 @@ CHINESE: dict[str, str] = {
     "Sample at step {step}: {text}": "第 {step} 步的样本：{text}",
     "step {step} of {total}": "第 {step}/{total} 步",
     "The settings of “{name}” are not a JSON object.": "“{name}”的设置不是 JSON 对象。",
+    "The archive {name} is not complete. Export the job again.": "归档 {name} 不完整，请重新导出该任务。",
+    "{name} in the archive differs from its manifest. Export the job again.": (
+        "归档中的 {name} 与清单不一致，请重新导出该任务。"
+    ),
     "{file} is not JSON: {why}.": "{file} 不是 JSON：{why}。",
     "{file} must hold a JSON object.": "{file} 的内容必须是一个 JSON 对象。",
     "{name} cannot be loaded: {why}": "无法加载 {name}：{why}",

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import httpx2
 
+from . import run_archives
 from .errors import ServerBusy, ServerUnreachable
 from .job_shapes import (
     AttemptInfo,
@@ -27,6 +28,7 @@ from .job_shapes import (
     TemplatePreviewInfo,
 )
 from .labels import label_changes
+from .run_archives import CheckpointChoice
 from .shapes import ChangedRowsInfo
 from .transport import Transport, address
 from .waiting import ignore
@@ -235,15 +237,34 @@ class Jobs:
         path = Path(target)
         ending = "tfevents" if format == "tensorboard" else format
         part = path.with_name(f"{path.name}.part")
-        where = address("jobs", job_id, f"metrics.{ending}")
         try:
-            with self._transport.open("GET", where) as response, part.open("wb") as file:
+            self._receive(address("jobs", job_id, f"metrics.{ending}"), part)
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def export(self, job_id: str, target: Path | str, checkpoints: CheckpointChoice = "best_and_last") -> Path:
+        """Write a job that has ended to one tar archive: spec, curves, samples, tokenizer and intact checkpoints.
+
+        Each file is compared with its SHA-256; the archive exists only if it is complete. Raises BrokenDownload.
+        """
+        path = Path(target)
+        part = path.with_name(f"{path.name}.part")
+        try:
+            self._receive(address("jobs", job_id, "archive"), part, checkpoints=checkpoints)
+            run_archives.verify(part)
+            return part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def _receive(self, where: str, target: Path, **query: Any) -> None:
+        """Write a streamed answer to a file. Raises ServerUnreachable if it breaks off."""
+        try:
+            with self._transport.open("GET", where, query=query) as response, target.open("wb") as file:
                 for chunk in response.iter_bytes():
                     file.write(chunk)
         except httpx2.TransportError as error:
-            part.unlink()
             raise self._transport.unreachable(error) from error
-        return part.replace(path)
 
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""

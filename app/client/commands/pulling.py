@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from ..jobs import MetricsFormat
 from ..language import _
+from ..run_archives import CheckpointChoice
 from ..shapes import FileInfo, TaskInfo
 from .terminal import AsJson, Id, ModelId, connect, messages, print_json, progress_bar, say
 
@@ -47,7 +48,7 @@ def download(id: Id, directory: Directory, as_json: AsJson = False) -> None:
 
 def download_metrics(
     id: Id,
-    target: Annotated[Path, typer.Argument(dir_okay=False, help="File to write.")],
+    target: Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="File to write.")],
     format: Annotated[
         MetricsFormat, typer.Option(help='For tensorboard, "tfevents" must be part of the name of the file.')
     ] = "csv",
@@ -56,6 +57,20 @@ def download_metrics(
     """Write all points of all curves of a job to a file: a row for each step, or an event file of TensorBoard."""
     with connect() as client:
         path = client.jobs.download_metrics(id, target, format)
+    _print_paths([path], as_json=as_json)
+
+
+def export_job(
+    id: Id,
+    target: Annotated[Path, typer.Argument(metavar="FILE", dir_okay=False, help="Archive to write, such as run.tar.")],
+    checkpoints: Annotated[
+        CheckpointChoice, typer.Option(help="The checkpoints it holds: the best and the last, all, or none.")
+    ] = "best_and_last",
+    as_json: AsJson = False,
+) -> None:
+    """Download a job that has ended as one archive: spec, curves, samples, tokenizer and checkpoints."""
+    with connect() as client:
+        path = client.jobs.export(id, target, checkpoints)
     _print_paths([path], as_json=as_json)
 
 

@@ -46,6 +46,7 @@ for _name, _function in _FUNCTIONS.items():
 
 command(resources.checkpoints, "download")(pulling.download)
 command(resources.jobs, "metrics")(pulling.download_metrics)
+command(resources.jobs, "export")(pulling.export_job)
 
 for _name, _group in {
     "corpora": resources.corpora,

@@ -1,0 +1,164 @@
+"""What an archive of a run says of its job, in run.json. Of corpora it has names and hashes, not their text."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Final, Literal
+
+from pydantic import BaseModel
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app.core.json_shapes import JobFacts, MessageValues
+from app.core.models import Attempt, Checkpoint, Corpus, ImportedModel, Job, JobEvent, Tokenizer
+from app.core.principal import Principal, visible_to
+from app.core.version import VERSION
+
+FORMAT: Final = "athanor-run"
+FORMAT_VERSION: Final = 1
+
+
+class ArchivedJob(BaseModel):
+    """A job that has ended, without its spec, which is in spec.json."""
+
+    id: str
+    name: str
+    tags: list[str]
+    notes: str
+    state: Literal["succeeded", "failed", "cancelled"]
+    failure_code: str | None
+    failure: MessageValues
+    step: int
+    max_steps: int | None
+    facts: JobFacts
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class ArchivedCorpus(BaseModel):
+    """A corpus that a job trained on, or held out. One that its reader may not see has its ID only."""
+
+    id: str
+    name: str | None = None
+    kind: str | None = None
+    text_sha256: str | None = None
+    num_documents: int | None = None
+    num_text_bytes: int | None = None
+
+
+class ArchivedTokenizer(BaseModel):
+    """The tokenizer of a job."""
+
+    id: str
+    name: str
+    sha256: str | None
+    vocab_size: int | None
+
+
+class ArchivedBase(BaseModel):
+    """The base model that a job started from: one of the hub, another imported one, or a checkpoint."""
+
+    id: str
+    name: str | None = None
+    reference: str | None = None
+    sha256: str | None = None
+
+
+class ArchivedAttempt(BaseModel):
+    """An attempt, without the machine that it ran on."""
+
+    fence: int
+    started_at: datetime
+    ended_at: datetime | None
+    exit_kind: str | None
+    resume_step: int | None
+    reached_step: int
+
+
+class ArchivedEvent(BaseModel):
+    """A change of a job's state."""
+
+    at: datetime
+    actor: str
+    from_state: str | None
+    to_state: str
+    reason: str | None
+
+
+class ArchivedCheckpoint(BaseModel):
+    """A checkpoint that is in the archive: its files lie in `directory`."""
+
+    directory: str
+    step: int
+    metrics: dict[str, float]
+    reasons: list[str]
+
+
+class RunDescription(BaseModel):
+    """The content of run.json, the first file of an archive."""
+
+    format: Literal["athanor-run"] = FORMAT
+    format_version: Literal[1] = FORMAT_VERSION
+    athanor_version: str = VERSION
+    exported_at: datetime
+    job: ArchivedJob
+    corpora: list[ArchivedCorpus]
+    validation_corpora: list[ArchivedCorpus]
+    tokenizer: ArchivedTokenizer | None
+    base_model: ArchivedBase | None
+    attempts: list[ArchivedAttempt]
+    history: list[ArchivedEvent]
+    checkpoints: list[ArchivedCheckpoint]
+
+
+def describe(
+    session: Session,
+    job: Job,
+    checkpoints: Sequence[ArchivedCheckpoint],
+    *,
+    principal: Principal,
+    exported_at: datetime,
+) -> RunDescription:
+    """The description of a job that has ended, as its reader may see it."""
+    attempts = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.fence))
+    history = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq))
+    return RunDescription(
+        exported_at=exported_at,
+        job=ArchivedJob.model_validate(job, from_attributes=True),
+        corpora=_corpora(session, principal, job.spec.corpora),
+        validation_corpora=_corpora(session, principal, job.spec.validation_corpora),
+        tokenizer=_tokenizer(session, job),
+        base_model=_base(session, principal, job.spec.base_model),
+        attempts=[ArchivedAttempt.model_validate(attempt, from_attributes=True) for attempt in attempts],
+        history=[ArchivedEvent.model_validate(event, from_attributes=True) for event in history],
+        checkpoints=list(checkpoints),
+    )
+
+
+def _corpora(session: Session, principal: Principal, ids: Iterable[str]) -> list[ArchivedCorpus]:
+    ids = list(ids)
+    readable = select(Corpus).where(Corpus.id.in_(ids), visible_to(Corpus.owner_id, principal))
+    rows = {row.id: ArchivedCorpus.model_validate(row, from_attributes=True) for row in session.scalars(readable)}
+    return [rows.get(corpus_id, ArchivedCorpus(id=corpus_id)) for corpus_id in ids]
+
+
+def _tokenizer(session: Session, job: Job) -> ArchivedTokenizer | None:
+    row = session.get(Tokenizer, job.tokenizer_id) if job.tokenizer_id is not None else None
+    return ArchivedTokenizer.model_validate(row, from_attributes=True) if row is not None else None
+
+
+def _base(session: Session, principal: Principal, model_id: str | None) -> ArchivedBase | None:
+    if model_id is None:
+        return None
+    readable = (ImportedModel.id == model_id, visible_to(ImportedModel.owner_id, principal))
+    imported = session.scalar(select(ImportedModel).where(*readable))
+    if imported is not None:
+        return ArchivedBase.model_validate(imported, from_attributes=True)
+    return ArchivedBase(id=model_id)
+
+
+def archived_checkpoint(checkpoint: Checkpoint, directory: str, reasons: Sequence[str]) -> ArchivedCheckpoint:
+    """A checkpoint as run.json has it."""
+    return ArchivedCheckpoint(
+        directory=directory, step=checkpoint.step, metrics=checkpoint.metrics, reasons=list(reasons)
+    )
