@@ -246,9 +246,10 @@ def change_labels(session: Session, *, principal: Principal, corpus_id: str, cha
     Raises PanelError: 404, 403 for a shipped one, 422 at the field that is wrong.
     """
     corpus = own_corpus(session, principal, corpus_id)
-    labels.change(session, principal, corpus, changes)
-    same = {"name": corpus.name, "tags": corpus.tags, "notes": corpus.notes}
-    session.execute(update(Corpus).where(Corpus.lineage_id == corpus.lineage_id).values(same))
+    if changes.model_dump(exclude_none=True):
+        labels.change(session, principal, corpus, changes)
+        same = {"name": corpus.name, "tags": corpus.tags, "notes": corpus.notes}
+        session.execute(update(Corpus).where(Corpus.lineage_id == corpus.lineage_id).values(same))
     return corpus
 
 

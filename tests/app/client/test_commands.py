@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -170,6 +171,14 @@ def test_curves_that_break_off_leave_no_file(monkeypatch: pytest.MonkeyPatch, tm
     cut = answer(200, b"1,2", content_length="99")
     run(monkeypatch, "jobs", "metrics", "j1", str(tmp_path / "curves"), answers=[cut], code=4)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("group", ["corpora", "tokenizers", "models", "jobs"])
+def test_lists_are_searched_and_narrowed_to_a_tag(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
+    nothing = answer(200, {"data": [], "next": None})
+    _printed, requests = run(monkeypatch, group, "list", "--search", "gen", "--tag", "verse", answers=[nothing])
+    query = parse_qs(urlsplit(sent(requests)[0].removeprefix("GET ")).query)
+    assert (query["q"], query["tag"]) == (["gen"], ["verse"])
 
 
 EXAMPLES = {"corpora": CorpusAnswer, "tokenizers": TokenizerAnswer, "models": ModelAnswer}
