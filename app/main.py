@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app.accounts import api as accounts_api
 from app.accounts import audit_api, audit_pages, people_api
 from app.accounts import pages as accounts_pages
+from app.accounts.oidc import pages as oidc_pages
 from app.background_tasks import api as background_tasks_api
 from app.background_tasks import pages as background_tasks_pages
 from app.base_models import api as models_api
@@ -115,6 +116,7 @@ OPENAI = (
 )
 PAGES = (
     accounts_pages,
+    oidc_pages,
     audit_pages,
     corpora_pages,
     cleaning_pages,

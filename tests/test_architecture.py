@@ -21,6 +21,8 @@ from app.core.models import Base
 PACKAGES = ("app", "worker", "trainer")
 BANNED_NAMES = {"utils", "helpers", "common", "misc", "manager"}
 LAZY_IMPORTS = {
+    "app/accounts/oidc/id_token.py",  # Authlib, at the first login by a provider
+    "app/accounts/oidc/provider.py",
     *("trainer/__main__.py", "worker/inference/server.py", "worker/fork_server.py", "app/launcher/cli.py"),
     # Libraries that few uploads need.
     *(f"worker/sandbox/corpus/{name}.py" for name in ("decoding", "containers", "documents", "columnar")),

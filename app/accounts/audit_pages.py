@@ -19,6 +19,9 @@ MAX_NAMES = 200  # of users that the field for a person offers
 WORDS: dict[Action, str] = {
     "login": gettext_noop("Logged in with the password"),
     "login_failed": gettext_noop("Wrong password"),
+    "login_by_provider": gettext_noop("Logged in with a provider"),
+    "identity_connected": gettext_noop("Connected an identity"),
+    "identity_disconnected": gettext_noop("Disconnected an identity"),
     "password_changed": gettext_noop("Changed the password"),
     "password_reset": gettext_noop("Chose a new password with a link"),
     "reset_link_created": gettext_noop("Created a link for a new password"),

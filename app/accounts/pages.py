@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 from app.accounts import access, cookies, invitations, removal, service
 from app.accounts.api import end_session, reset_link
 from app.accounts.browser import browser_of
+from app.accounts.oidc import service as oidc
 from app.accounts.passwords import HASHING
 from app.accounts.service import Login
 from app.core import db, i18n, names, quotas
@@ -88,7 +89,8 @@ def show_login(request: Request, next: Annotated[str, Query(max_length=500)] = "
         return _go(local(next))
     with db.transaction() as session:
         fresh = not service.owner_exists(session)
-    return page(request, "accounts/login.html", fresh=fresh, next=local(next), name="", errors={}, error=None)
+    context: dict[str, Any] = {"fresh": fresh, "next": local(next), "name": "", "provider": _provider()}
+    return page(request, "accounts/login.html", errors={}, error=None, **context)
 
 
 @router.post("/login")
@@ -98,8 +100,19 @@ def log_in(request: Request, name: Text = "", password: Text = "", next: Text = 
     try:
         login = access.log_in(name, password, browser_of(request))
     except PanelError as error:
-        return _refused(request, "accounts/login.html", error, fresh=False, next=local(next), name=name)
+        return refused_login(request, error, local(next), name)
     return _logged_in(request, login, local(next))
+
+
+def refused_login(request: Request, error: PanelError, path: str, name: str = "") -> Response:
+    """The login page with the reason why a login failed. `path` is the page to show after the next one."""
+    context = {"fresh": False, "next": path, "name": name, "provider": _provider()}
+    return _refused(request, "accounts/login.html", error, **context)
+
+
+def _provider() -> str:
+    """The name of the provider that people may log in with; empty if there is none."""
+    return oidc.provider_name() if oidc.is_configured() else ""
 
 
 def _logged_in(request: Request, login: Login | None, path: str) -> Response:
@@ -182,7 +195,7 @@ def set_preferences(request: Request, language: Text = "", theme: Text = "", nex
 # ---- the account ----------------------------------------------------------------------------------------------------
 
 
-def _account(request: Request, principal: Principal, error: PanelError | None = None, **context: Any) -> Response:
+def account_page(request: Request, principal: Principal, error: PanelError | None = None, **context: Any) -> Response:
     """Draw the account page. With an error, `form` names the form that it belongs to, and `values` are its input."""
     with db.transaction() as session:
         sessions = service.list_sessions(session, principal=principal)
@@ -191,6 +204,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         invited = invitations.list_open(session)[0] if principal.is_at_least("admin") else []
         user = service.get_user(session, user_id=principal.user_id)
         used = quotas.usage(session, principal.user_id)
+        identities = oidc.identities(session, user_id=principal.user_id)
     variables: dict[str, Any] = {
         "form": "",
         "values": {},
@@ -201,6 +215,10 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
         "tokens": tokens,
         "usage": used,
         "quotas": quotas.of_user(user),
+        "has_password": user.password_hash is not None,
+        "provider": _provider(),
+        "identities": [(row, _provider() if oidc.is_of_provider(row) else row.issuer) for row in identities],
+        "is_connected": any(map(oidc.is_of_provider, identities)),
         "people": people,
         "invitations": invited,
         "invitation_link": None,
@@ -217,7 +235,7 @@ def _account(request: Request, principal: Principal, error: PanelError | None = 
 @router.get("/account")
 def show_account(request: Request, principal: OwnAccount) -> Response:
     """The account page: the user's name, password and API tokens, and all users for those who manage them."""
-    return _account(request, principal, done=request.query_params.get("done", ""))
+    return account_page(request, principal, done=request.query_params.get("done", ""))
 
 
 @router.post("/account/password")
@@ -230,7 +248,7 @@ def change_password(
     try:
         login = access.change_password(principal, present_password, password, browser, revoke_tokens=revoke)
     except PanelError as error:
-        return _account(request, principal, error, form="password", values={"revoke_tokens": revoke})
+        return account_page(request, principal, error, form="password", values={"revoke_tokens": revoke})
     return _logged_in(request, login, "/account?done=password")
 
 
@@ -259,8 +277,8 @@ def create_token(
         with db.transaction() as session:
             _token, secret = service.create_token(session, principal=principal, name=name, scopes=scopes)
     except PanelError as error:
-        return _account(request, principal, error, form="token", values={"name": name, "scopes": scopes})
-    return _account(request, principal, secret=secret)
+        return account_page(request, principal, error, form="token", values={"name": name, "scopes": scopes})
+    return account_page(request, principal, secret=secret)
 
 
 @router.post("/account/tokens/{token_id}/revoke")
@@ -280,7 +298,7 @@ def add_person(
     try:
         access.add_user(principal, name, password, role)
     except PanelError as error:
-        return _account(request, principal, error, form="person", values={"name": name, "role": role})
+        return account_page(request, principal, error, form="person", values={"name": name, "role": role})
     return _go("/account?done=person")
 
 
@@ -291,8 +309,8 @@ def invite(request: Request, principal: PeopleManager, role: RoleField = "member
         with db.transaction() as session:
             _row, code = invitations.create(session, principal=principal, role=role, days=INVITATION_DAYS)
     except PanelError as error:
-        return _account(request, principal, error, form="invitation", values={"role": role})
-    return _account(request, principal, invitation_link=invitations.link(str(request.base_url), code))
+        return account_page(request, principal, error, form="invitation", values={"role": role})
+    return account_page(request, principal, invitation_link=invitations.link(str(request.base_url), code))
 
 
 @router.post("/account/invitations/{invitation_id}/revoke")
@@ -301,7 +319,7 @@ def revoke_invitation(request: Request, principal: PeopleManager, invitation_id:
     return handle_form_action(
         lambda session: invitations.revoke(session, principal=principal, invitation_id=invitation_id),
         "/account?done=invitation",
-        lambda error: _account(request, principal, error, form="invitation"),
+        lambda error: account_page(request, principal, error, form="invitation"),
     )
 
 

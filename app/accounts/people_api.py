@@ -61,7 +61,7 @@ def get_user(_principal: PeopleManager, user_id: Id) -> UserDetail:
         return schemas.user_detail(user, removal.belongings(session, user_id))
 
 
-@router.patch("/users/{user_id}", responses=errors("role_missing", "last_owner"))
+@router.patch("/users/{user_id}", responses=errors("role_missing", "last_owner", "password_missing"))
 def change_user(principal: PeopleManager, user_id: Id, body: RoleRequest) -> UserAnswer:
     """Give a user another role, effective immediately. Owners give any role, admins those of viewers and members."""
     with db.transaction() as session:

@@ -65,8 +65,11 @@ def create_owner(session: Session, *, code: str, name: str, password_hash: str) 
 # ---- users ----------------------------------------------------------------------------------------------------------
 
 
-def create_user(session: Session, *, name: str, password_hash: str, role: str) -> User:
-    """Create an account. Raises PanelError for a bad name and one that is in use."""
+def create_user(session: Session, *, name: str, password_hash: str | None, role: str) -> User:
+    """Create an account, without a password if there is no hash.
+
+    Raises PanelError for a bad name and one that is in use.
+    """
     return _add_user(session, name, password_hash, role)
 
 
@@ -117,12 +120,16 @@ def set_role(session: Session, *, principal: Principal, user_id: str, role: Role
     """Give a user another role, at once. Their jobs and deployments go on; a reset link that is open stops working, as
     whoever created it may not manage the new role.
 
-    Raises PanelError for a role, before or after, that the principal may not give, and for the last owner.
+    Raises PanelError for a role, before or after, that the principal may not give, for the last owner, and for an owner
+    without a password: one must be able to log in when the provider of identities cannot be reached.
     """
     user = managed_user(session, principal=principal, user_id=user_id)
     require_may_manage(principal, role)
     if role != "owner":
         require_another_owner(session, user)
+    elif user.password_hash is None:
+        message = _("{name} has no password, which an owner needs. Create a reset link for one first.", name=user.name)
+        raise PanelError(409, "password_missing", message)
     if user.role != role:
         change = f"{user.role} → {role}"
         audit_log.record(session, "role_changed", principal, subject=user.name, subject_id=user.id, detail=change)
@@ -182,7 +189,7 @@ def checked_name(name: str) -> str:
     return names.checked_name(name, max_length=MAX_NAME_LENGTH)
 
 
-def _add_user(session: Session, name: str, password_hash: str, role: str) -> User:
+def _add_user(session: Session, name: str, password_hash: str | None, role: str) -> User:
     user = User(name=checked_name(name), password_hash=password_hash, role=role)
     try:
         with session.begin_nested():
@@ -284,8 +291,8 @@ def revoke_other_sessions(session: Session, *, principal: Principal) -> None:
 # ---- passwords ------------------------------------------------------------------------------------------------------
 
 
-def begin_password_change(session: Session, *, principal: Principal) -> tuple[str, Guess]:
-    """Count a try of the present password before it is checked; the stored hash. Raises PanelError (429)."""
+def begin_password_change(session: Session, *, principal: Principal) -> tuple[str | None, Guess]:
+    """Count a try of the present password before it is checked; the stored hash, or None. Raises PanelError (429)."""
     guess = Guess("password", principal.user_id)
     guess_limits.count(session, guess)
     return session.execute(select(User.password_hash).where(User.id == principal.user_id)).scalar_one(), guess

@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, func
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, UniqueConstraint, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.model_base import Base, new_id, one_of
@@ -23,7 +23,7 @@ class User(Base):
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     name_key: Mapped[str] = mapped_column(unique=True, default=_name_key)  # equal for names that people confuse
-    password_hash: Mapped[str]
+    password_hash: Mapped[str | None]  # None: they log in by their external identity
     role: Mapped[str]
     # What they may take at most (app/core/quotas.py); None: as much as there is.
     quota_bytes: Mapped[int | None] = mapped_column(BigInteger)
@@ -77,6 +77,41 @@ class PasswordReset(Base):
     code_sha256: Mapped[str] = mapped_column(primary_key=True)
     user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), unique=True)
     expires_at: Mapped[datetime]
+
+
+class ExternalIdentity(Base):
+    """Who a user is at an OpenID Connect provider: its URL and its name for the person, which never changes."""
+
+    __tablename__ = "external_identity"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    user_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"))
+    issuer: Mapped[str]
+    subject: Mapped[str]  # the claim `sub`
+    label: Mapped[str]  # what the account page shows: the name or e-mail address there, as of the last login
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    last_login_at: Mapped[datetime | None]
+
+    __table_args__ = (UniqueConstraint("issuer", "subject"), UniqueConstraint("user_id", "issuer"))
+
+
+class OidcLogin(Base):
+    """A login at an OpenID Connect provider that a browser has begun; deleted when it returns, so that it is used once.
+
+    With a `user_id` it does not log in: it connects the identity with this user, who is logged in.
+    """
+
+    __tablename__ = "oidc_login"
+
+    state_sha256: Mapped[str] = mapped_column(primary_key=True)
+    browser_sha256: Mapped[str]  # of the cookie of the browser that began
+    network: Mapped[str] = mapped_column(index=True)  # the client's
+    user_id: Mapped[str | None] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    nonce: Mapped[str]
+    code_verifier: Mapped[str]
+    path: Mapped[str]  # of the page to show afterwards
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime] = mapped_column(index=True)
 
 
 class Invitation(Base):

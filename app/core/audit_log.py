@@ -24,6 +24,9 @@ MAX_FAILURES = 20  # entries of failed logins in a minute; all others of that mi
 Action = Literal[
     "login",
     "login_failed",
+    "login_by_provider",
+    "identity_connected",
+    "identity_disconnected",
     "password_changed",
     "password_reset",
     "reset_link_created",

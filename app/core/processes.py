@@ -18,6 +18,7 @@ MAX_LOG_BYTES = 20 * 2**20
 MAX_LINES = 20  # of a log that are printed at once
 MAX_LINE_BYTES = 500
 WORKER_SECRETS = ("HF_TOKEN",)
+WEB_SECRETS = ("ATHANOR_OIDC_CLIENT_SECRET",)
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a process that ran this long restarts without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
@@ -127,9 +128,10 @@ class ManagedProcess:
         write_pid(self._pid_file, self._process.pid)
 
 
-def environment_without_secrets() -> dict[str, str]:
-    """The environment of this process without what only the worker needs, for all others."""
-    return {name: value for name, value in os.environ.items() if name.upper() not in WORKER_SECRETS}
+def environment_without_secrets(needed: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of this process without what only the worker or the web process needs, but for those `needed`."""
+    withheld = {*WORKER_SECRETS, *WEB_SECRETS} - set(needed)
+    return {name: value for name, value in os.environ.items() if name.upper() not in withheld}
 
 
 def ending(code: int) -> str:

@@ -1,17 +1,20 @@
 """Deployment settings, from the environment only. Each one is listed in the README."""
 
 import os
+import re
 import socket
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.core.own_directories import make_private
 
 ROOT = Path(__file__).parents[2]
+# What a provider of logins is reached by: https, or http on this machine.
+HTTPS_OR_LOOPBACK = r"https://[^\s/?#@]+(/[^\s?#]*)?|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?(/[^\s?#]*)?"
 
 
 class Settings(BaseSettings):
@@ -50,6 +53,32 @@ class Settings(BaseSettings):
     smtp_user: str = Field("", description="Name to log in to the mail server with; empty: without a login")
     smtp_password: SecretStr = Field(SecretStr(""), description="Password for the mail server")
     smtp_sender: str = Field("", description="Address that notices are sent from")
+    oidc_issuer: str = Field(
+        "",
+        description="Issuer of an OpenID Connect provider that people may log in with, such as "
+        "https://sso.example.com/realms/team; empty: passwords only",
+    )
+    oidc_client_id: str = Field("", description="ID under which the provider knows this installation")
+    oidc_client_secret: SecretStr = Field(SecretStr(""), description="Secret of that client; empty: a public client")
+    oidc_client_secret_file: Path | None = Field(None, description="File that holds this secret instead")
+    oidc_name: str = Field("OpenID Connect", max_length=40, description="Name of the provider on the login page")
+    oidc_scopes: str = Field("openid profile email", description="Scopes to ask the provider for")
+    oidc_create_users: bool = Field(
+        False, description="Whether people without an account get one; false: only accounts that are connected log in"
+    )
+    oidc_default_role: Literal["viewer", "member", "admin"] = Field(
+        "viewer", description="Role of new people, and with ATHANOR_OIDC_ROLES of all whose groups name none"
+    )
+    oidc_allowed_domains: str = Field(
+        "", description="Domains of verified e-mail addresses that may log in, comma-separated; empty: any"
+    )
+    oidc_groups_claim: str = Field(
+        "groups", min_length=1, description="Claim that lists the groups of a person, such as realm_access.roles"
+    )
+    oidc_allowed_groups: str = Field("", description="Groups of which a person needs one, comma-separated; empty: any")
+    oidc_roles: str = Field(
+        "", description="Groups and their roles, such as `admins=admin, research=member`; empty: roles are given here"
+    )
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Maximum size of an uploaded corpus")
     max_model_bytes: int = Field(100 * 2**30, gt=0, description="Maximum total size of a base model")
     hf_endpoint: str = Field(
@@ -119,6 +148,28 @@ class Settings(BaseSettings):
     import_memory_bytes: int = Field(
         2 * 2**30, gt=0, description="Memory limit of the process that validates a base model"
     )
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_issuer(cls, value: str) -> str:
+        if value and not re.fullmatch(HTTPS_OR_LOOPBACK, value):
+            raise ValueError("the issuer is an https URL without a query; http is for this machine only")
+        return value
+
+    @field_validator("oidc_roles")
+    @classmethod
+    def _check_roles(cls, value: str) -> str:
+        for entry in filter(None, (part.strip() for part in value.split(","))):
+            group, separator, role = entry.rpartition("=")
+            if not separator or not group.strip() or role.strip() not in ("viewer", "member", "admin"):
+                raise ValueError(f"{entry!r} is not GROUP=ROLE with one of the roles viewer, member, admin")
+        return value
+
+    @model_validator(mode="after")
+    def _check_client(self) -> Self:
+        if self.oidc_issuer and not self.oidc_client_id:
+            raise ValueError("ATHANOR_OIDC_ISSUER needs ATHANOR_OIDC_CLIENT_ID")
+        return self
 
 
 @cache

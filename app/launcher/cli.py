@@ -5,6 +5,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import typer
@@ -53,10 +54,11 @@ def demo() -> None:
 def web(fd: int = typer.Option(-1, hidden=True)) -> None:
     """Start a web process."""
     from app.core import log_lines
+    from app.core.processes import WEB_SECRETS
     from app.launcher import up as sequence
     from app.web.server import create_server
 
-    without_secrets()
+    without_secrets(WEB_SECRETS)
     log_lines.configure()
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it logs each time the revision is read
     need_servers()
@@ -77,8 +79,10 @@ def scheduler() -> None:
 @cli.command()
 def worker() -> None:
     """Start the worker of this node."""
+    from app.core.processes import WORKER_SECRETS
     from app.core.queue import BACKGROUND_QUEUE, GENERATE_QUEUE, node_queue
 
+    without_secrets(WORKER_SECRETS)
     need_servers()
     queues = ",".join((node_queue(settings().node_name), GENERATE_QUEUE, BACKGROUND_QUEUE))
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
@@ -157,11 +161,11 @@ def need_servers(broker: bool = True) -> None:
     storage.prepare()
 
 
-def without_secrets() -> None:
+def without_secrets(needed: Sequence[str] = ()) -> None:
     """Start this command again if it was given secrets that it does not need: /proc shows what it was started with."""
     from app.core.processes import environment_without_secrets
 
-    environment = environment_without_secrets()
+    environment = environment_without_secrets(needed)
     if len(environment) < len(os.environ):
         arguments = [sys.executable, *sys.orig_argv[1:]]
         os.execve(sys.executable, arguments, environment)  # noqa: S606 - an argument list, no shell

@@ -148,11 +148,12 @@ def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
     """The processes to run, web first. It inherits the listening socket, so no connection is refused in a restart."""
     me = [sys.executable, "-m", "app.launcher.cli"]
     web = [*me, "web", "--fd", str(listener.fileno())]
-    plain = processes.environment_without_secrets()
+    env = processes.environment_without_secrets
+    of_web, of_worker = env(processes.WEB_SECRETS), env(processes.WORKER_SECRETS)
     return [
-        ManagedProcess("web", web, logs / "web.log", plain, pass_fds=[listener.fileno()]),
-        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log", plain),
-        ManagedProcess("worker", [*me, "worker"], logs / "worker.log"),
+        ManagedProcess("web", web, logs / "web.log", of_web, pass_fds=[listener.fileno()]),
+        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log", env()),
+        ManagedProcess("worker", [*me, "worker"], logs / "worker.log", of_worker),
     ]
 
 
