@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ def get_or_create(entry: Path, make: Callable[[Path], None], corpora: Sequence[s
     """Create a cache entry unless it exists. Returns whether this call created it.
 
     `corpora` are the SHA-256 of the texts that it contains parts of. A file beside the entry lists them, so that it can
-    be deleted with them.
+    be deleted with them, or when it has not been used for long: each use renews the date of that file.
 
     The entry is written to a temporary directory and renamed when complete, so two runs may create it at once: the
     first to finish wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
     """
+    with suppress(FileNotFoundError):
+        os.utime(entry.with_suffix(CORPORA_SUFFIX))
     if entry.exists():
         return False
     entry.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, deleted_directories, idempotency, storage, trash
+from app.core import audit_log, db, deleted_directories, disk, idempotency, storage, trash
 from app.core.errors import PanelError
 from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
@@ -37,6 +37,7 @@ ROWS = 10_000  # of the metrics of a job, deleted in one transaction
 MAX_PURGED = 20  # rows of each kind that a round deletes from the trash
 UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
 DAY = 24 * 3600.0
+CACHE_SECONDS, CACHE_SECONDS_ON_LOW_DISK = 30 * DAY, DAY  # without a use, after which tokens and vocabularies go
 # What killed processes leave of uploads, parsed text, unpacked archives and downloads.
 PARTIAL = ("corpora/*/*.bin.*", "base_models/*/.*.part", "base_models/*/.cache")
 
@@ -198,7 +199,7 @@ def _orphaned_directories() -> list[Action]:
     return [
         *(partial(_remove, path) for path in old),
         *(partial(_set_aside, *unexplained) for unexplained in unowned),
-        *_cached_of_deleted_corpora(texts),
+        *_useless_cache(texts),
     ]
 
 
@@ -213,10 +214,18 @@ def _purge_trash(session: Session) -> None:
         session.flush()
 
 
-def _cached_of_deleted_corpora(texts: set[str | None]) -> list[Action]:
-    """Vocabularies and tokens made from a text that is no corpus any more. No unfinished job uses such a text."""
-    lists = [path for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}") if not texts.issuperset(_read_list(path))]
-    return [partial(_remove_cached, path) for path in lists]
+def _useless_cache(texts: set[str | None]) -> list[Action]:
+    """Vocabularies and tokens made from a text that is no corpus any more, which no unfinished job uses, and those that
+    nobody has used for long: a job that needs one again makes it again, the same.
+    """
+    lifetime = CACHE_SECONDS_ON_LOW_DISK if disk.is_low() else CACHE_SECONDS
+    actions: list[Action] = []
+    for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}"):
+        if not texts.issuperset(_read_list(path)):
+            actions.append(partial(_remove_cached, path, "its corpus was deleted"))
+        elif time.time() - path.stat().st_mtime > lifetime:
+            actions.append(partial(_remove_cached, path, "it was not used for long"))
+    return actions
 
 
 def _read_list(path: Path) -> list[str]:
@@ -227,11 +236,11 @@ def _read_list(path: Path) -> list[str]:
         return []
 
 
-def _remove_cached(path: Path) -> None:
+def _remove_cached(path: Path, why: str) -> None:
     entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
     _remove_directory_at_once(entry, f"cache-{entry.name}")
     path.unlink(missing_ok=True)
-    log.info("sweep: deleted %s, whose corpus was deleted", entry.relative_to(storage.data()))
+    log.info("sweep: deleted %s: %s", entry.relative_to(storage.data()), why)
 
 
 def _remove(path: Path) -> None:

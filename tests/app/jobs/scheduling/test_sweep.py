@@ -12,18 +12,19 @@ from sqlalchemy import update
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, storage
+from app.core import db, disk, storage
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Heartbeat, ImportedModel, Job
 from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import sweep as module
 from app.jobs.scheduling.scheduler import Scheduler
-from app.jobs.scheduling.sweep import Sweep
+from app.jobs.scheduling.sweep import DAY, Sweep
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 from trainer import run_dir
 from trainer.data.tokenizer import train_cached
+from trainer.run_dir import CORPORA_SUFFIX
 
 HOUR = 3600.0
 
@@ -243,6 +244,33 @@ def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_fro
     all_round()
     assert [entry.exists() for entry in entries] == [True, False]
     assert len(list((storage.cache() / "tokenizers").iterdir())) == 2  # the other entry and its list
+
+
+@pytest.mark.parametrize(("is_low", "days"), [(False, 30), (True, 1)])
+def test_what_nobody_has_used_for_long_leaves_the_cache_and_is_made_again(
+    corpus: str, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
+) -> None:
+    monkeypatch.setattr(disk, "is_low", lambda: is_low)
+    with db.transaction() as session:
+        source = corpora.corpus_input(session.get_one(Corpus, corpus))
+
+    def vocabularies() -> list[Path]:
+        return [train_cached([source], size, storage.cache(), lambda done, total: None) for size in (260, 270)]
+
+    entries = vocabularies()
+    content = [(entry / "tokenizer.json").read_bytes() for entry in entries]
+    for entry in entries:
+        age(entry, (days + 1) * DAY)
+        age(entry.with_suffix(CORPORA_SUFFIX), (days + 1) * DAY)
+    train_cached([source], 260, storage.cache(), lambda done, total: None)  # a use
+    all_round()
+    assert [entry.exists() for entry in entries] == [True, False]
+    assert [(entry / "tokenizer.json").read_bytes() for entry in vocabularies()] == content
+    for entry in entries:
+        age(entry.with_suffix(CORPORA_SUFFIX), (days - 0.5) * DAY)
+    all_round()
+    assert [entry.exists() for entry in entries] == [True, True]
+    shutil.rmtree(storage.cache())
 
 
 def test_files_of_exports_that_failed_are_deleted_and_those_without_a_row_quarantined(alice_user: Person) -> None:
