@@ -204,7 +204,7 @@ class FailureEvent(_Event):
 
 
 class FinishedEvent(_Event):
-    """All steps are done, and the last checkpoint is written."""
+    """Training is over, after all steps or early, and the last checkpoint is written."""
 
     kind: Literal["finished"] = "finished"
     step: int

@@ -332,6 +332,12 @@ class TrainSpec(BaseModel):
             le=1_000_000,
         ),
     ]
+    early_stopping_patience: Annotated[
+        int | None,
+        field(
+            "watching", "Stop early", "Evaluations without a better validation loss that end the job.", ge=1, le=1_000
+        ),
+    ] = None
     save_steps: Annotated[int, field("watching", "Save every", "Steps between two checkpoints.", ge=1, le=1_000_000)]
     save_total_limit: Annotated[
         int | None,
@@ -423,7 +429,7 @@ class TrainSpec(BaseModel):
     def sha256(self) -> str:
         """Hash of every field that affects the result: all but `name` and `priority`."""
         # Fields that came later are left out where they have their defaults, so that hashes stay as they were.
-        added = ("split", "corpus_weights", "corpus_temperature", "new_tokens")
+        added = ("split", "corpus_weights", "corpus_temperature", "new_tokens", "early_stopping_patience")
         unchanged = (name for name in added if getattr(self, name) == type(self).model_fields[name].default)
         ignored = {"name", "priority", *unchanged}
         text = json.dumps(self.model_dump(exclude=ignored), sort_keys=True, separators=(",", ":"))

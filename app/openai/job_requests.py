@@ -19,6 +19,7 @@ from trainer.spec import recipe, recipe_names
 from trainer.spec_errors import SpecError
 
 AUTO_EPOCHS = 3  # of a fine-tuning whose n_epochs is auto
+EARLY_STOP_PATIENCE = 2  # evaluations, of a job with Fireworks' earlyStop
 # How the fields of a spec are called in this request.
 WIRE_FIELDS = {
     "corpora": "training_file",
@@ -33,10 +34,9 @@ WIRE_FIELDS = {
 OWN_FIELDS = ("corpora", "validation_corpora", "base_model", "seed")  # that the request itself names
 
 Text = Annotated[str, Field(max_length=512)]
-# Together's clients name the checkpoint of an earlier job, to start from its weights, in a field of its own.
-StartModel = Annotated[
-    str, Field(min_length=1, max_length=500, validation_alias=AliasChoices("model", "from_checkpoint"))
-]
+# Together's and Fireworks' clients name the model of an earlier job, to start from its weights, in a field of its own.
+START_MODEL = AliasChoices("model", "from_checkpoint", "warmStartFrom")
+StartModel = Annotated[str, Field(min_length=1, max_length=500, validation_alias=START_MODEL)]
 
 
 class _Strict(BaseModel):
@@ -74,7 +74,11 @@ class Method(_Strict):
 
 
 class JobRequest(_Strict):
-    """A fine-tuning job. `athanor` holds further fields of a TrainSpec."""
+    """A fine-tuning job. `athanor` holds further fields of a TrainSpec.
+
+    `early_stop` and `eval_auto_carveout` are Fireworks': end with a validation loss that no longer falls, and hold out
+    a part of the training file.
+    """
 
     model: StartModel
     training_file: Text
@@ -85,6 +89,8 @@ class JobRequest(_Strict):
     integrations: list[JsonValue] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
+    early_stop: Annotated[bool, Field(validation_alias="earlyStop")] = False
+    eval_auto_carveout: Annotated[bool | None, Field(validation_alias="evalAutoCarveout")] = None
     athanor: dict[str, JsonValue] = {}
 
     @property
@@ -139,6 +145,10 @@ def spec_of(session: Session, *, principal: Principal, request: JobRequest) -> d
         fields["objective"] = "dpo"
     if request.seed is not None:
         fields["seed"] = request.seed
+    if request.early_stop:
+        fields.setdefault("early_stopping_patience", EARLY_STOP_PATIENCE)
+    if request.eval_auto_carveout is False and request.validation_file is not None:
+        fields.setdefault("validation_fraction", 0)
     if request.suffix is not None:
         fields.setdefault("name", request.suffix)
     return _with_hyperparameters(fields, request)

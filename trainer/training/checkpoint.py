@@ -42,6 +42,16 @@ class LoopState:
     recent_losses: list[float] = field(default_factory=list)
     num_leaps: int = 0  # consecutive spikes of the loss
     num_updates: int = 0  # steps that changed the weights, as AdamW counts them: skipped steps are not included
+    best_eval_loss: float | None = None
+    num_worse_evals: int = 0  # evaluations since the one with the best loss
+
+    def note_eval_loss(self, loss: float) -> None:
+        """Compare the validation loss with the best so far. One that is not a number is no better."""
+        if self.best_eval_loss is None or loss < self.best_eval_loss:
+            self.best_eval_loss = loss if math.isfinite(loss) else None
+            self.num_worse_evals = 0
+        else:
+            self.num_worse_evals += 1
 
 
 class NotSaved(Exception):
@@ -282,7 +292,14 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedChe
     try:
         manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
         state = json.loads((directory / STATE).read_text())
-        loop_state = LoopState(state["metrics"], state["recent_losses"], state["num_leaps"], state["num_updates"])
+        names = ("best_eval_loss", "num_worse_evals")  # which earlier versions did not save
+        loop_state = LoopState(
+            state["metrics"],
+            state["recent_losses"],
+            state["num_leaps"],
+            state["num_updates"],
+            **{name: state[name] for name in names if name in state},
+        )
     except (OSError, ValueError, KeyError) as error:
         raise Failure("checkpoint_unreadable", why=error_text(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:

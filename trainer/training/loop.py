@@ -26,6 +26,7 @@ from trainer.modeling.build import build_model
 from trainer.modeling.objectives import objective
 from trainer.report import Reporter
 from trainer.run_dir import RunDir
+from trainer.spec import TrainSpec
 from trainer.training import benchmark, checkpoint, optimizer_state
 from trainer.training.async_checkpoint import AsyncCheckpointer
 from trainer.training.checkpoint import CheckpointWriter, LoopState
@@ -102,14 +103,20 @@ def train(
 
     if resumed is not None:
         state = resumed.loop_state
+        if has_converged(spec, state) and not resumed.directory.is_relative_to(run_dir.path):
+            state.num_worse_evals = 0  # another job ended there, and this one continues it
         report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
         report.line(f"resumed after step {resumed.step}")
     else:
         state = LoopState(evaluation.run(0, report))
+        state.note_eval_loss(state.metrics["eval_loss"])
         first_step = FirstStepChecks(spec, engine, samples, report)
         first_step.before(len(tokenizer))
     step_times: deque[float] = deque(maxlen=STEP_TIME_WINDOW)
-    for step in range(start_at + 1, spec.total_steps + 1):
+    step = start_at
+    last_step = start_at if has_converged(spec, state) else spec.total_steps
+    while step < last_step:
+        step += 1
         report.phase("train", step - 1, spec.total_steps)
         _seed(spec.seed, step, engine.rank)
         failpoints.reach(step, engine.rank, spec.per_device_batch_size)
@@ -160,9 +167,13 @@ def train(
 
         saver.poll()
         # `stopping` is the same on all ranks, so they run the same evaluations and checkpoints.
-        is_last = step == spec.total_steps
-        if is_last or step % spec.eval_steps == 0:
+        if step == last_step or step % spec.eval_steps == 0:
             state.metrics.update(evaluation.run(step, report))
+            state.note_eval_loss(state.metrics["eval_loss"])
+            if has_converged(spec, state) and step < last_step:
+                last_step = step
+                report.line(f"step {step} is the last: {state.num_worse_evals} evaluations brought no better loss")
+        is_last = step == last_step
         if is_last or stopping or step % spec.save_steps == 0:
             directory = run_dir.attempt_path(fence) / f"step-{step}"
             save = CheckpointWriter(directory, step, engine, loaded, prepared, state)
@@ -176,9 +187,14 @@ def train(
             report.line(f"stopped after step {step}, as asked")
             engine.barrier()
             return EXIT_RESUMABLE
-    report.event("finished", step=spec.total_steps)
+    report.event("finished", step=step)
     engine.barrier()
     return EXIT_OK
+
+
+def has_converged(spec: TrainSpec, state: LoopState) -> bool:
+    """Whether training ends early, because its last evaluations brought no better validation loss."""
+    return spec.early_stopping_patience is not None and state.num_worse_evals >= spec.early_stopping_patience
 
 
 def _seed(seed: int, step: int, rank: int) -> None:

@@ -252,12 +252,17 @@ def begin_stop(session: Session, *, job_id: str, fence: int, state: str) -> None
 
 
 def finish(session: Session, *, job_id: str, fence: int) -> None:
-    """All steps are done and the last checkpoint is recorded. A job that finished before it could stop succeeded."""
+    """Training is over and the last checkpoint is recorded. A job that finished before it could stop succeeded."""
     job = _ended(session, job_id, fence, "finished", {})
     if not _stopped(session, job):
         job.notice = None
-        reason = "finished_first" if job.desired == "cancel" else "finished"
-        state.finish(session, job, "succeeded", "supervisor", reason)
+        last, patience = _newest_step(session, job_id), job.spec.early_stopping_patience
+        if job.desired == "cancel":
+            state.finish(session, job, "succeeded", "supervisor", "finished_first")
+        elif patience is not None and last is not None and job.max_steps is not None and last < job.max_steps:
+            state.finish(session, job, "succeeded", "supervisor", "finished_early", step=last, patience=patience)
+        else:
+            state.finish(session, job, "succeeded", "supervisor", "finished")
 
 
 def fail(session: Session, *, job_id: str, fence: int, code: str, values: dict[str, Any]) -> None:

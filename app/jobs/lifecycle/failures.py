@@ -292,6 +292,11 @@ REASONS: dict[str, str | Plural] = {
     "cancelled": gettext_noop("It ended because its job was cancelled."),
     "back_off_over": gettext_noop("Waiting for another attempt."),
     "finished": gettext_noop("All steps are done."),
+    "finished_early": Plural(
+        "Training ended after step {step}, as {patience} evaluation brought no better validation loss.",
+        "Training ended after step {step}, as {patience} evaluations in a row brought no better validation loss.",
+        "patience",
+    ),
     "evaluation_refused": gettext_noop("The evaluation at its end was not started: {why}"),
     "finished_first": gettext_noop("All steps were done before the cancellation arrived: the job succeeded."),
 }

@@ -12,7 +12,7 @@ from app.core.models import Corpus, Job, Node
 from app.core.settings import ROOT
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import dispatch
-from tests.app.jobs import factories
+from tests.app.jobs import factories, saved_checkpoints
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 from trainer import events
@@ -424,3 +424,19 @@ def test_every_chart_has_its_own_colors() -> None:
     drawn = set(re.findall(r'chart\("(\w+)"', (ROOT / "templates/jobs/show.html").read_text()))
     options = (ROOT / "static/js/chart-options.js").read_text()
     assert drawn == set(re.findall(r"^  (\w+): \[", options[options.index("const COLORS") :], re.MULTILINE))
+
+
+def test_a_job_that_ended_early_succeeded_and_says_why(alice: TestClient, alice_user: Person, corpus: str) -> None:
+    for patience, last, sentence in (
+        (3, 20, "Training ended after step 20, as 3 evaluations in a row brought no better validation loss."),
+        (1, 20, "Training ended after step 20, as 1 evaluation brought no better validation loss."),
+        (3, 40, "All steps are done."),
+        (None, 40, "All steps are done."),
+    ):
+        fields = {"max_steps": 40, "early_stopping_patience": patience}
+        job_id, fence = factories.started(alice_user, corpus, **fields)
+        saved_checkpoints.recorded(job_id, last, fence)
+        with db.transaction() as session:
+            attempts.finish(session, job_id=job_id, fence=fence)
+        assert factories.row(job_id).state == "succeeded"
+        assert sentence in alice.get(f"/jobs/{job_id}").text

@@ -651,6 +651,27 @@ def test_a_job_starts_from_the_weights_of_another_ones_step_as_togethers_clients
         assert post(server, key, {"training_file": text_file, **wrong}).status_code == 400
 
 
+def test_fireworks_fields_become_those_of_the_spec(
+    alice_client: ClientCalls, server: str, key: str, text_file: str, base: str, alice_user: Person
+) -> None:
+    other_file = f"file-{factories.corpus(alice_user, text='And the earth was without form, and void. ' * 50)}"
+    body = {"training_file": text_file, "validation_file": other_file, "warmStartFrom": base}
+    answer = post(server, key, {**body, "earlyStop": True, "evalAutoCarveout": False})
+    assert answer.status_code == 200, answer.text
+    validated()
+    spec = factories.row(answer.json()["id"].removeprefix("ftjob-")).spec
+    assert (spec.early_stopping_patience, spec.validation_fraction) == (2, 0)
+    plain = post(server, key, body).json()["id"].removeprefix("ftjob-")
+    validated()
+    assert (factories.row(plain).spec.early_stopping_patience, factories.row(plain).spec.base_model) == (
+        None,
+        spec.base_model,
+    )
+    assert factories.row(plain).spec.validation_fraction > 0
+    for wrong in ({**body, "model": "tiny"}, {**body, "earlyStop": "often"}):
+        assert post(server, key, wrong).status_code == 400
+
+
 def test_a_checkpoint_has_no_permissions_and_cannot_be_shared_with_projects(
     alice_client: ClientCalls, bob_client: ClientCalls, openai: Any, base: str
 ) -> None:

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.gangs import GangForkServer
-from tests.trainer.runs import SAMPLES, checkpoint_of, english, journal, make_run, of_kind, series
+from tests.trainer.runs import SAMPLES, checkpoint_of, english, journal, make_run, of_kind, series, write_corpus
 from trainer.data import tokenizer
 from trainer.data.tokenized_text import TokenizedText
 from trainer.datasets import prepare
@@ -196,3 +196,51 @@ def test_an_imported_tokenizer_and_a_custom_prompt_are_used(
     (used,) = of_kind(run_dir, "tokenizer")
     assert (used.trained, used.sha256) == (False, of_kind(trained, "tokenizer")[0].sha256)
     assert of_kind(run_dir, "sample")[0].prompt == "And God said"
+
+
+# ---- early stopping ------------------------------------------------------------------------------------------------
+
+
+EARLY = {"max_steps": 12, "eval_steps": 2, "save_steps": 4, "early_stopping_patience": 2}
+VALIDATED = {"validation_fraction": 0, "validation_corpora": ["digits"]}
+
+
+@pytest.fixture(scope="module")
+def converged(fork_server: GangForkServer, home: Path) -> RunDir:
+    """A run that learns letters and is validated on digits, of which it knows less and less."""
+    digits = write_corpus(home / "digits", [" ".join(str(n**3) for n in range(2_000))])
+    run_dir = make_run(home, "converged", held_out=[digits], **EARLY, **VALIDATED)
+    assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
+    return run_dir
+
+
+def last_step(run_dir: RunDir) -> int:
+    return max(series(run_dir, "loss"))
+
+
+def test_a_run_ends_after_evaluations_without_a_better_loss(converged: RunDir) -> None:
+    losses = series(converged, "eval_loss")
+    best = min(losses, key=lambda step: losses[step])
+    assert list(losses) == list(range(0, best + 5, 2))
+    assert best + 4 < EARLY["max_steps"]
+    assert [event.step for event in of_kind(converged, "finished")] == [best + 4]
+    assert [saved.step for saved in of_kind(converged, "checkpoint")][-1] == last_step(converged) == best + 4
+    assert f"step {best + 4} is the last" in converged.log_path.read_text()
+
+
+def test_a_run_that_ended_early_and_is_resumed_trains_no_further_step(
+    fork_server: GangForkServer, converged: RunDir, home: Path
+) -> None:
+    step = last_step(converged)
+    inputs = converged.inputs(1)
+    inputs.resume = str(checkpoint_of(converged, step))
+    other = make_run(home, "continued", held_out=inputs.validation, **EARLY, **VALIDATED)
+    other.create(other.spec(), other.inputs(1).model_copy(update={"resume": inputs.resume}), fence=1)
+    assert fork_server.run(other) == 0, other.log_path.read_text()
+    assert last_step(other) > step, "another job continues"
+
+    before = len(of_kind(converged, "points"))
+    converged.create(converged.spec(), inputs, fence=1)
+    assert fork_server.run(converged) == 0, converged.log_path.read_text()
+    assert len(of_kind(converged, "points")) == before
+    assert [event.step for event in of_kind(converged, "finished")] == [step, step]
