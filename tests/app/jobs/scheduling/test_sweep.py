@@ -247,7 +247,7 @@ def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_fro
 
 
 @pytest.mark.parametrize(("is_low", "days"), [(False, 30), (True, 1)])
-def test_what_nobody_has_used_for_long_leaves_the_cache_and_is_made_again(
+def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
     corpus: str, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
 ) -> None:
     monkeypatch.setattr(disk, "is_low", lambda: is_low)
