@@ -99,6 +99,7 @@ def _index(
         kind=kind,
         kinds={name: translate(word) for name, word in KINDS.items()},
         query=urlencode({name: value for name, value in query.items() if value is not None}),
+        metric_words={name: translate(text) for name, text in METRICS.items()},
         num_documents={corpus.id: corpus.num_documents for corpus in corpora if corpus.state == "ready"},
         failures={row.id: failures.sentence(row.failure) for row in rows if row.failure},
         next=following,

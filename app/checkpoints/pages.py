@@ -123,7 +123,7 @@ def _tokenizer(session: Session, principal: Principal, checkpoint: Checkpoint) -
 def _keep_words() -> dict[str, str]:
     """The labels of the reasons to keep a checkpoint, in the reader's language."""
     return {
-        "newest": _("newest"),
+        "newest": _("recent"),  # several of a job are
         "best": _("best"),
         "pinned": _("pinned"),
         "regular": _("kept regularly"),

@@ -55,6 +55,11 @@ def as_panel_error(error: SpecError) -> PanelError:
     return PanelError(422, "spec_invalid", str(error), spec_fields(error))
 
 
+def with_titles(answer: PlanAnswer | None) -> PlanAnswer | None:
+    """A plan as the form shows it: what would make it fit, in the titles of its controls."""
+    return answer and answer.model_copy(update={"reason": form.with_titles(answer.reason)})
+
+
 def steps_and_epochs(answer: PlanAnswer | None) -> dict[str, str]:
     """How many steps a planned job takes and how many epochs, each by its field; ≈ marks estimates."""
     if answer is None:

@@ -285,7 +285,7 @@ def _draw_form(
         origin=context.origin,
         base=context.base,
         errors=errors,
-        plan=plan.answer,
+        plan=form_plan.with_titles(plan.answer),
         note=form_plan.explain(plan.problem, errors, context.shown_fields()),
         is_refused=refusal is not None,
         recipes=form_controls.recipe_cards(),
@@ -427,12 +427,16 @@ def _corpus_names(session: Session, principal: Principal, ids: list[str]) -> lis
 
 
 def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, title and value of each field of a spec that is not shown elsewhere."""
+    """Name, title and value of each field of a spec that the job uses and that is not shown elsewhere."""
     properties = form.properties()
     return [
-        (name, translate(properties[name]["title"]) if name in properties else name, form.to_display(value))
+        (
+            name,
+            translate(properties[name]["title"]) if name in properties else name,
+            "–" if value in (None, "", []) else form.to_display(value),
+        )
         for name, value in spec.items()
-        if name not in ("name", "corpora")
+        if name not in ("name", "corpora") and form_controls.uses(spec, name)
     ]
 
 

@@ -101,7 +101,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     data = training_data.of_corpora(session, principal, spec, corpora)
     if auto_fields and node is not None:
         spec = _with_chosen_fields(spec, vocab_size, node, auto_fields, data)
-    job_plan = _plan(spec, vocab_size, node, data, base)
+    job_plan = _plan(spec, vocab_size, node, data, base, origin.step if origin is not None else 0)
     validation.check_steps(spec, job_plan)
     job_plan.notes.extend(_rare_labels(spec, corpora))
     return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
@@ -179,9 +179,10 @@ def _plan(
     node: hardware.NodeHardware | None,
     data: TrainingData,
     base: StartingPoint | None,
+    first_step: int,
 ) -> Plan:
-    """The plan of a job on corpora of this size."""
-    job_plan = plan(spec, vocab_size, node, data)
+    """The plan of a job on corpora of this size, for its steps after the first one."""
+    job_plan = plan(spec, vocab_size, node, data, first_step)
     num_parameters = base.facts.num_parameters if base is not None else None
     if num_parameters is None or spec.objective == "classification":  # which replaces the head
         return job_plan

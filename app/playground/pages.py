@@ -42,7 +42,7 @@ def show_playground(
     tab: Tab | None = None,
     conversation: ShortText | None = None,
 ) -> Response:
-    """The playground with a model selected: the one in the query, else the newest.
+    """The playground with a model selected: the one in the query, else the best of the newest complete job.
 
     It opens in the tab of what the model does. One that writes no text leads to the page that looks inside it.
     """
@@ -56,8 +56,9 @@ def show_playground(
     offered = _of_tab(groups, tab)
     choices = [choice for group in offered for choice in group.choices]
     if selected not in choices or (tab == "chat" and not checkpoint):
-        can_chat = [choice for choice in choices if choice.can_chat] if tab == "chat" else []
-        selected = next(iter([*can_chat, *choices]), None)
+        talking = [replace(group, choices=[one for one in group.choices if one.can_chat]) for group in offered]
+        talking = [group for group in talking if group.choices] if tab == "chat" else []
+        selected = service.most_useful(talking or offered)
     settings = GREEDY if tab == "text-to-text" else {}
     values = {**DEFAULTS, **settings, "checkpoint": selected.id if selected else None}
     if tab != "chat" or not (offered or conversation):
@@ -76,14 +77,14 @@ def show_playground(
 
 
 def _models(session: Session, principal: Principal, wanted: str | None) -> tuple[list[ModelGroup], ModelChoice | None]:
-    """The models that the page offers in all its tabs, and the one that is wanted, or the newest.
+    """The models that the page offers in all its tabs, and the one that is wanted, or the most useful.
 
     None if there is none, or if the one that is wanted writes no text. Raises 404 for another user's.
     """
     groups = service.list_models(session, principal=principal)
     choices = {choice.id: choice for group in groups for choice in group.choices}
     if not wanted or wanted in choices:
-        return groups, choices[wanted] if wanted else next(iter(choices.values()), None)
+        return groups, choices[wanted] if wanted else service.most_useful(groups)
     group = service.get_model(session, principal=principal, model_id=wanted)
     return (groups, None) if group is None else ([*groups, group], group.choices[0])
 

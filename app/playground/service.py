@@ -4,9 +4,10 @@ It has no table: requests live in Valkey only (app/playground/generation_queue.p
 """
 
 import logging
+import math
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -250,6 +251,15 @@ class ModelGroup:
 
     name: str | None
     choices: list[ModelChoice]
+    is_complete: bool = True  # its job has neither failed nor been cancelled
+
+
+def most_useful(groups: Sequence[ModelGroup]) -> ModelChoice | None:
+    """The model to begin with: the best of the newest complete job, otherwise of the newest; None without any."""
+    group = next((group for group in groups if group.is_complete), next(iter(groups), None))
+    if group is None:
+        return None
+    return min(group.choices, key=lambda choice: math.inf if choice.loss is None else choice.loss)
 
 
 def list_models(session: Session, *, principal: Principal) -> list[ModelGroup]:
@@ -268,7 +278,9 @@ def list_models(session: Session, *, principal: Principal) -> list[ModelGroup]:
     ).all()
     jobs: dict[str, ModelGroup] = {}
     for checkpoint, job in rows:
-        jobs.setdefault(job.id, ModelGroup(job.name, [])).choices.append(_checkpoint_choice(checkpoint, job))
+        jobs.setdefault(job.id, ModelGroup(job.name, [], job.state not in ("failed", "cancelled"))).choices.append(
+            _checkpoint_choice(checkpoint, job)
+        )
     imported, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
     choices = [_imported_choice(model) for model in imported if limit(model.facts, "generate") is None]
     return [*jobs.values(), *([ModelGroup(None, choices)] if choices else [])]

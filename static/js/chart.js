@@ -60,6 +60,7 @@ export class Chart {
 
   draw() {
     if (this.element.hasAttribute("data-optional")) this.element.hidden = !this.#curves.length;
+    this.element.toggleAttribute("data-empty", !this.#curves.length);
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
     /**

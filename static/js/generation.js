@@ -92,7 +92,9 @@ export class Generation {
 
   /** @param {Outcome} outcome */
   #finish(outcome) {
-    const why = this.words[isContextFull(outcome, this.request.max_tokens) ? "full" : outcome.finish_reason];
+    const isFull = isContextFull(outcome, this.request.max_tokens);
+    const why = this.words[isFull ? "full" : outcome.finish_reason];
+    this.#part("continue").hidden = isFull && this.callbacks.onPick !== null; // nothing more fits behind this text
     const values = { rate: number(outcome.tokens_per_second), why };
     this.#say(fillPlural(this.words.done, outcome.num_tokens, values));
   }

@@ -4,6 +4,7 @@
 import { closest, find } from "./dom.js";
 import { morph, parse } from "./morph.js";
 
+const KEPT = "athanor-job-form"; // in the session: the controls, while the page is loaded in another language
 const DELAY = 300; // milliseconds after the last key
 const AT_ONCE = "select, [type=radio], [type=checkbox]";
 
@@ -29,6 +30,11 @@ export function start(form) {
     turn += 1;
     timer = setTimeout(() => update("/jobs/plan"), control.matches(AT_ONCE) ? 0 : DELAY);
   });
+  document.addEventListener("submit", ({ target }) => {
+    if (!(target instanceof HTMLFormElement) || !target.matches(".preferences")) return;
+    sessionStorage.setItem(KEPT, encode(new FormData(/** @type {HTMLFormElement} */ (form))).toString());
+  });
+  restore(form);
   form.addEventListener("click", (event) => {
     if (closest(event, "[data-propose]")) update("/jobs/propose");
     const fit = closest(event, "[data-fit]");
@@ -41,13 +47,28 @@ export function start(form) {
 /**
  * The page that answers a form; an empty string if there is none.
  * @param {string} path
- * @param {FormData} data
+ * @param {FormData | URLSearchParams} data
  * @returns {Promise<string>}
  */
 async function post(path, data) {
-  const body = new URLSearchParams(/** @type {[string, string][]} */ ([...data]));
-  const answer = await fetch(path, { method: "POST", body }).catch(() => null);
+  const answer = await fetch(path, { method: "POST", body: encode(data) }).catch(() => null);
   return answer?.ok && !answer.redirected ? answer.text() : "";
+}
+
+/** @param {FormData | URLSearchParams} data */
+function encode(data) {
+  return new URLSearchParams(/** @type {[string, string][]} */ ([...data]));
+}
+
+/**
+ * Fill in what the form held before its page was loaded in another language.
+ * @param {HTMLFormElement} form
+ */
+async function restore(form) {
+  const kept = sessionStorage.getItem(KEPT);
+  if (kept === null) return;
+  sessionStorage.removeItem(KEPT);
+  show(form, parse(await post("/jobs/plan", new URLSearchParams(kept))).getElementById(form.id));
 }
 
 /**

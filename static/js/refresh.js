@@ -15,12 +15,14 @@ export function start(place) {
 }
 
 /**
- * Render a part again; if the server cannot be reached, leave it as it is.
+ * Render a part again; if the server cannot be reached, leave it as it is, and say so.
  * @param {HTMLElement} place
  */
 export async function refresh(place) {
   const { refresh: source, after } = place.dataset;
   const answer = await fetch(source ?? location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+  const note = document.querySelector("[data-unreachable]");
+  if (note instanceof HTMLElement) note.textContent = answer ? "" : (note.dataset.unreachable ?? "");
   if (!answer?.ok || answer.redirected) return;
   const text = await answer.text();
   const fresh = source ? place.cloneNode(false) : parse(text).getElementById(place.id);

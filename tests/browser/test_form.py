@@ -87,3 +87,13 @@ def test_a_proposal_prefills_the_form(open_page: Open, trained: str, locale: str
         expect(page.locator("#field-tie_word_embeddings")).to_have_value("")
         expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
         expect(page.locator("#job-form .error")).to_have_count(0)
+
+
+def test_another_language_keeps_what_was_entered(open_page: Open, trained: str) -> None:
+    with open_page(FORM) as page:
+        page.get_by_label("Name", exact=True).fill("Kept")
+        page.locator("[name=recipe][value=tiny-bert]").check(force=True)
+        page.get_by_role("button", name="中文").first.click()
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        expect(page.locator("[name=name]")).to_have_value("Kept")
+        expect(page.locator("[name=recipe][value=tiny-bert]")).to_be_checked()

@@ -143,8 +143,12 @@ def plan(
     vocab_size: int,
     node: NodeHardware | None = None,
     data: TrainingData | None = None,
+    first_step: int = 0,
 ) -> Plan:
     """Estimate the cost of a job on a node. Without a node, whether it fits and how long it takes stay open.
+
+    Operations, time, energy and cost are those of the steps after `first_step`, the one of the checkpoint that it
+    resumes from.
 
     `data` is the size of the corpora, to estimate epochs, or the steps that they take, and disk. Raises ValueError if
     the spec sets epochs and the size of the corpora is unknown.
@@ -167,6 +171,7 @@ def plan(
     weights = checkpoint_bytes(parameters, precision)
     resuming = resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     token_flops = flops(spec, vocab_size)
+    remaining = spec.model_copy(update={"max_steps": max(1, spec.total_steps - first_step)})
     return Plan(
         num_parameters=parameters,
         num_tokens=spec.total_steps * tokens_per_step(spec),
@@ -183,10 +188,10 @@ def plan(
         remedy=remedy,
         figures={
             "memory_bytes": _memory_figure(spec, memory, assumed, verdict),
-            "flops": _flops_figure(spec, token_flops),
+            "flops": _flops_figure(remaining, token_flops),
             "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, data.num_bytes),
             **_lengths(original, samples, epochs),
-            **({} if node is None else _times(spec, vocab_size, node, token_flops)),
+            **({} if node is None else _times(remaining, vocab_size, node, token_flops)),
         },
         notes=[] if node is None else _notes(spec, vocab_size, node, epochs.value if epochs else None),
         corpora=estimate_shares(spec, vocab_size, data),

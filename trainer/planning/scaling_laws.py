@@ -45,7 +45,11 @@ MESSAGES = {
     ),
     "size_by_memory": "The largest model that fits this machine's memory.",
     "size_largest": "The largest size that is proposed; this machine could train a larger model.",
-    "size_smallest": "The smallest model: there is too little time or text for {ratio} tokens per parameter.",
+    "size_smallest_by_time": "The smallest model: there is too little time for {ratio} tokens per parameter.",
+    "size_smallest_by_text": (
+        "The smallest model: there is too little text for {ratio} tokens per parameter; more text would help, more "
+        "time would not."
+    ),
     "tokens_optimal": "{ratio} tokens per parameter (Hoffmann et al. 2022); epochs of the text: {epochs}.",
     "tokens_by_text": (
         "Epochs of the text: {epochs}; up to about four, repeated text helps almost as much as new text (Muennighoff "
@@ -101,7 +105,7 @@ def propose(num_bytes_of_text: int, node: NodeHardware, seconds: float) -> Propo
         if chosen is None and spec is None:
             raise ValueError("this node has too little memory for the smallest model")
         if limit is not None:
-            size_code = limit if chosen is not None else "size_smallest"
+            size_code = limit if chosen is not None else limit.replace("size_", "size_smallest_")
             chosen = chosen or spec
             break
         chosen = spec

@@ -272,10 +272,15 @@ def errors_by_field(problems: Sequence[FieldError], form: SubmittedForm) -> dict
         message = problem.message
         if message.startswith(problem.field + " "):
             message = _title(name) + message[len(problem.field) :]
-        errors.setdefault(name, re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: _title(match[0]), message))
+        errors.setdefault(name, with_titles(message))
     if "corpora" in errors and not form.corpora:
         errors["corpora"] = _("Choose at least one corpus.")
     return errors
+
+
+def with_titles(sentence: str) -> str:
+    """A sentence with the titles of fields, as the form shows them, in place of their names."""
+    return re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda match: _title(match[0]), sentence)
 
 
 def _title(name: str) -> str:

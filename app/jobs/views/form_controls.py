@@ -25,6 +25,13 @@ USED_BY = {
     "dpo_beta": ("dpo",),
     "sample_prompt": ("causal",),
 }
+# Fields that only these values of another field use.
+USED_WITH = {
+    "lora_rank": ("tuning", ("lora", "qlora")),
+    "lora_alpha": ("tuning", ("lora", "qlora")),
+    "lora_dropout": ("tuning", ("lora", "qlora")),
+    "decay_steps": ("lr_scheduler_type", ("warmup_stable_decay",)),
+}
 GROUPS = {
     "job": gettext_noop("Job"),
     "data": gettext_noop("Data"),
@@ -172,10 +179,19 @@ class FormContext:
         return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
 
     def uses(self, name: str) -> bool:
-        """Whether the job's objective, or its base model, uses a field."""
+        """Whether the job uses a field, or the form has a value for it."""
         if name == "new_tokens":
             return self.base is not None
+        if name in USED_WITH and not self.form.fields.get(name, "").strip():
+            other, values = USED_WITH[name]
+            return (self.form.fields.get(other, "").strip() or self.defaults[other]) in values
         return name not in USED_BY or self.objective in USED_BY[name]
+
+
+def uses(spec: Mapping[str, Any], name: str) -> bool:
+    """Whether a job with this complete spec uses a field."""
+    other, values = USED_WITH.get(name, ("objective", USED_BY.get(name, (spec["objective"],))))
+    return spec[other] in values
 
 
 def groups(context: FormContext) -> list[Group]:

@@ -4,13 +4,14 @@ import re
 from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from starlette.testclient import TestClient
 
 from app.core import db, storage
 from app.core.models import Corpus, Job, Node
 from app.core.settings import ROOT
 from app.jobs.attempts import attempts
+from app.jobs.planning import accuracy
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.jobs.html_form import HtmlForm
@@ -440,3 +441,43 @@ def test_a_job_that_ended_early_succeeded_and_says_why(alice: TestClient, alice_
             attempts.finish(session, job_id=job_id, fence=fence)
         assert factories.row(job_id).state == "succeeded"
         assert sentence in alice.get(f"/jobs/{job_id}").text
+
+
+def test_the_spec_of_a_job_has_the_fields_that_it_uses(alice: TestClient, job_id: str) -> None:
+    page = alice.get(f"/jobs/{job_id}").text
+    assert '<dt title="base_model">Base model</dt><dd class="mono">–</dd>' in page
+    assert '<dt title="learning_rate">' in page
+    assert not any(f'<dt title="{name}">' in page for name in ("dpo_beta", "lora_rank", "noise_density", "decay_steps"))
+
+
+def test_the_plan_of_a_continued_job_counts_the_steps_that_are_left(alice: TestClient, ended: tuple[str, str]) -> None:
+    factories.node(slots=4)
+    sentence = re.search(r"Steps: (\d+), evaluations", alice.get(f"/jobs/new?from={ended[1]}&max_steps=60").text)
+    assert sentence is not None
+    assert sentence[1] == "20"
+
+
+def test_the_plan_shows_memory_as_earlier_jobs_correct_it(
+    alice: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    factories.node(slots=4)
+    learned = {"num_earlier_jobs": 3, "memory_correction": 2.0, "time_correction": 1.0}
+    monkeypatch.setattr(accuracy, "corrections", lambda *_: learned)
+    page = alice.get(f"/jobs/new?corpus={corpus}").text
+    heading = re.search(r'Memory of each process <span class="muted">([^<]+)<', page)
+    assert heading is not None
+    assert f"Each process needs about {heading[1]}" in page
+
+
+def test_a_paused_job_has_no_time_left_and_no_current_phase(alice: TestClient, alice_user: Person, corpus: str) -> None:
+    factories.node(slots=4)
+    row, fence = factories.started(alice_user, corpus, max_steps=50)
+    phase = events.PhaseEvent(seq=1, at=1.0, phase="train", done=2, total=50)
+    factories.record(row, fence, [phase, *factories.losses([5.0, 4.0], first_seq=2)])
+    assert 'data-status="now"' in alice.get(f"/jobs/{row}").text
+    with db.transaction() as session:
+        for state in ("pausing", "paused"):
+            session.execute(update(Job).where(Job.id == row).values(state=state))
+    page = alice.get(f"/jobs/{row}").text
+    assert 'data-status="now"' not in page
+    assert " left</span>" not in page

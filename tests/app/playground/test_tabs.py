@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db
@@ -90,3 +91,16 @@ def test_token_biases_are_read_from_lines(alice: TestClient, models: OfferedMode
     assert answer.status_code == 422
     assert "at most 100" in answer.text
     assert "12: 101</textarea>" in answer.text
+
+
+def test_the_playground_begins_with_the_best_checkpoint_of_the_newest_complete_job(
+    alice: TestClient, alice_user: Person, models: OfferedModels
+) -> None:
+    corpus_id = factories.corpus(alice_user)
+    job_id, fence = factories.started(alice_user, corpus_id, name="Broken off", **STEPS)
+    factories.saved(job_id, fence, 2)
+    with db.transaction() as session:
+        for state in ("cancelling", "cancelled"):
+            session.execute(update(Job).where(Job.id == job_id).values(state=state))
+
+    assert chosen(alice.get("/playground?tab=completion").text) == [models.base]

@@ -61,3 +61,10 @@ def test_an_error_page_has_the_menu_of_its_user(alice: TestClient, visitor: Test
     assert page.status_code == 404
     assert ('href="/account"' in page.text, ">Alice<" in page.text) == (True, True)
     assert 'href="/account"' not in visitor.get(path).text
+
+
+def test_a_change_of_language_leads_back_with_the_query(alice: TestClient) -> None:
+    assert (
+        '<input type="hidden" name="next" value="/jobs?show=ended&amp;tag=a">'
+        in alice.get("/jobs?show=ended&tag=a").text
+    )

@@ -214,3 +214,11 @@ def test_corrections_of_a_node_scale_memory_and_time() -> None:
     assert after.verdict.values["needed_bytes"] == int(1.5 * before.memory_bytes)
     assert after.figures["step_seconds"].value == pytest.approx(2 * before.figures["step_seconds"].value)
     assert after.figures["total_seconds"].value == pytest.approx(2 * before.figures["total_seconds"].value)
+
+
+def test_what_is_trained_already_costs_no_more_time() -> None:
+    spec = small_spec(max_steps=100)
+    whole, rest = plan(spec, 384, LAPTOP), plan(spec, 384, LAPTOP, first_step=75)
+    assert rest.figures["flops"].value == pytest.approx(whole.figures["flops"].value / 4)
+    assert rest.figures["total_seconds"].value < whole.figures["total_seconds"].value
+    assert rest.max_steps == 100

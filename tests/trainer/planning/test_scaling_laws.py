@@ -88,3 +88,12 @@ def test_most_of_the_time_is_used() -> None:
 
 def test_the_vocabulary_follows_the_text_within_limits() -> None:
     assert [choose_vocab_size(size) for size in (0, 10**9, 10**14)] == [2048, 31_616, 65_536]
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "seconds", "lack"), [(20_000, HOUR, "too little text"), (10**9, 1.0, "too little time")]
+)
+def test_the_reason_of_the_smallest_size_says_what_there_is_too_little_of(
+    num_bytes: int, seconds: float, lack: str
+) -> None:
+    assert lack in reason(propose(num_bytes, CPU, seconds), "size")

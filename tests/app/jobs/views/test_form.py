@@ -200,3 +200,19 @@ def test_new_tokens_are_offered_with_a_base_model() -> None:
 def test_a_field_that_athanor_can_choose_offers_auto_first() -> None:
     choices = control(FormContext(SubmittedForm({"recipe": "tiny"}), {}), "zero_stage").choices
     assert [value for value, _label in choices[:2]] == ["", "auto"]
+
+
+def test_fields_of_a_tuning_or_schedule_that_is_not_chosen_are_hidden() -> None:
+    plain = FormContext(SubmittedForm({"recipe": "tiny"}), {})
+    assert (control(plain, "lora_rank").is_hidden, control(plain, "decay_steps").is_hidden) == (True, True)
+    chosen = {"recipe": "tiny", "tuning": "lora", "lr_scheduler_type": "warmup_stable_decay"}
+    tuned = FormContext(SubmittedForm(chosen), {})
+    assert (control(tuned, "lora_rank").is_hidden, control(tuned, "decay_steps").is_hidden) == (False, False)
+
+
+def test_a_field_with_a_value_is_shown_so_that_it_can_be_emptied() -> None:
+    assert not control(FormContext(SubmittedForm({"recipe": "tiny", "decay_steps": "5"}), {}), "decay_steps").is_hidden
+
+
+def test_a_sentence_names_fields_as_the_form_does() -> None:
+    assert form.with_titles("Lower hidden_size, or precision.") == "Lower Hidden size, or precision."
