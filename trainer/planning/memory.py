@@ -246,9 +246,15 @@ def resume_bytes(parameters: int, precision: str) -> int:
     return parameters * (8 if precision == "fp32" else 12)
 
 
+def num_saves(spec: TrainSpec) -> int:
+    """Checkpoints written by a whole job; at most so many, if it also saves each that is the best so far."""
+    num_best = ceil_div(spec.total_steps, spec.eval_steps) if spec.early_stopping_patience is not None else 0
+    return ceil_div(spec.total_steps, spec.save_steps) + num_best
+
+
 def num_kept_checkpoints(spec: TrainSpec) -> int:
     """Checkpoints on disk at the end of a job: the newest, every `keep_every`-th, and the best."""
-    num_saves = ceil_div(spec.total_steps, spec.save_steps)
+    most = num_saves(spec)
     if spec.save_total_limit is None:
-        return num_saves
-    return min(num_saves, spec.save_total_limit + num_saves // spec.keep_every + 1)
+        return most
+    return min(most, spec.save_total_limit + ceil_div(spec.total_steps, spec.save_steps) // spec.keep_every + 1)

@@ -23,6 +23,7 @@ from trainer.planning.memory import (
     estimate_memory,
     host_bytes,
     num_kept_checkpoints,
+    num_saves,
     resume_bytes,
 )
 from trainer.planning.mixture import CorpusShare
@@ -298,7 +299,7 @@ def _times(spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Fl
         "total",
         max_steps=spec.total_steps,
         num_evaluations=step_time.num_evaluations(spec),
-        num_saves=step_time.num_saves(spec),
+        num_saves=num_saves(spec),
     )
     return {
         "step_seconds": estimate(step.seconds * node.time_correction, spread, "seconds", step_reason),

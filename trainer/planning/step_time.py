@@ -18,7 +18,7 @@ from trainer.planning.counts import (
     tokens_per_step,
 )
 from trainer.planning.hardware import DISK_BANDWIDTH, NodeHardware
-from trainer.planning.memory import bytes_per_value, checkpoint_bytes, resume_bytes
+from trainer.planning.memory import bytes_per_value, checkpoint_bytes, num_saves, resume_bytes
 from trainer.rounding import ceil_div
 from trainer.spec import TrainSpec
 
@@ -167,11 +167,6 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
 def num_evaluations(spec: TrainSpec) -> int:
     """Evaluations of a whole job: before the first step, every `eval_steps`, and after the last step."""
     return 1 + ceil_div(spec.total_steps, spec.eval_steps)
-
-
-def num_saves(spec: TrainSpec) -> int:
-    """Checkpoints written by a whole job."""
-    return ceil_div(spec.total_steps, spec.save_steps)
 
 
 def basis(node: NodeHardware) -> str:

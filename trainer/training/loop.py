@@ -167,14 +167,17 @@ def train(
 
         saver.poll()
         # `stopping` is the same on all ranks, so they run the same evaluations and checkpoints.
+        is_best = False
         if step == last_step or step % spec.eval_steps == 0:
             state.metrics.update(evaluation.run(step, report))
             state.note_eval_loss(state.metrics["eval_loss"])
+            # A run that may end early keeps its best weights, wherever they fall between two regular checkpoints.
+            is_best = spec.early_stopping_patience is not None and state.num_worse_evals == 0
             if has_converged(spec, state) and step < last_step:
                 last_step = step
-                report.line(f"step {step} is the last: {state.num_worse_evals} evaluations brought no better loss")
+                report.line(f"step {step} is the last: evaluations without a better loss: {state.num_worse_evals}")
         is_last = step == last_step
-        if is_last or stopping or step % spec.save_steps == 0:
+        if is_last or is_best or stopping or step % spec.save_steps == 0:
             directory = run_dir.attempt_path(fence) / f"step-{step}"
             save = CheckpointWriter(directory, step, engine, loaded, prepared, state)
             saver.start(save, is_full=failpoints.has("full", step), is_lost=failpoints.has("writer", step))

@@ -197,6 +197,9 @@ def test_kept_checkpoints_follow_the_retention_rules() -> None:
         num_kept_checkpoints(small_spec(max_steps=1000, save_steps=100, save_total_limit=2, keep_every=5)) == 2 + 2 + 1
     )
     assert num_kept_checkpoints(small_spec(max_steps=20, save_steps=10, save_total_limit=5)) == 2
+    early = {"early_stopping_patience": 3, "eval_steps": 30}  # each evaluation may be the best so far, and is saved
+    assert num_kept_checkpoints(small_spec(max_steps=90, save_steps=45, **early)) == 2 + 3
+    assert num_kept_checkpoints(small_spec(max_steps=90, save_steps=45, save_total_limit=2, **early)) == 2 + 0 + 1
 
 
 @pytest.mark.parametrize("is_bf16", [False, True], ids=["fp32", "bf16"])

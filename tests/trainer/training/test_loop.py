@@ -228,6 +228,16 @@ def test_a_run_ends_after_evaluations_without_a_better_loss(converged: RunDir) -
     assert f"step {best + 4} is the last" in converged.log_path.read_text()
 
 
+def test_a_run_that_may_end_early_saves_the_best_of_its_steps(fork_server: GangForkServer, home: Path) -> None:
+    fields = {"max_steps": 7, "eval_steps": 3, "save_steps": 5}
+    for patience, saved in ((None, [5, 7]), (3, [3, 5, 6, 7])):
+        run_dir = make_run(home, f"best-{patience}", **fields, early_stopping_patience=patience)
+        assert fork_server.run(run_dir) == 0, run_dir.log_path.read_text()
+        losses = series(run_dir, "eval_loss")
+        assert list(losses.values()) == sorted(losses.values(), reverse=True), "it learns"
+        assert [checkpoint.step for checkpoint in of_kind(run_dir, "checkpoint")] == saved
+
+
 def test_a_run_that_ended_early_and_is_resumed_trains_no_further_step(
     fork_server: GangForkServer, converged: RunDir, home: Path
 ) -> None:
