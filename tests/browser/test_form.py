@@ -92,8 +92,8 @@ def test_a_proposal_prefills_the_form(open_page: Open, trained: str, locale: str
 def test_another_language_keeps_what_was_entered(open_page: Open, trained: str) -> None:
     with open_page(FORM) as page:
         page.get_by_label("Name", exact=True).fill("Kept")
-        page.locator("[name=recipe][value=tiny-bert]").check(force=True)
+        page.locator("[name=recipe][value=completion]").check()
         page.get_by_role("button", name="中文").first.click()
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         expect(page.locator("[name=name]")).to_have_value("Kept")
-        expect(page.locator("[name=recipe][value=tiny-bert]")).to_be_checked()
+        expect(page.locator("[name=recipe][value=completion]")).to_be_checked()
