@@ -92,7 +92,7 @@ def test_no_process_listens_beyond_loopback(observed: list[Observed]) -> None:
     assert {process.command: process.listens_on for process in observed if process.listens_on - LOOPBACK} == {}
 
 
-@pytest.mark.parametrize(("secret", "command"), [(SECRET, "celery"), (CLIENT_SECRET, "cli web")])
+@pytest.mark.parametrize(("secret", "command"), [(SECRET, "celery"), (CLIENT_SECRET, "cli web")], ids=["hub", "login"])
 def test_only_the_process_that_needs_a_secret_has_it(observed: list[Observed], secret: str, command: str) -> None:
     holders = {process.command for process in observed if secret.encode() in process.environment}
     assert len(holders) == 1
