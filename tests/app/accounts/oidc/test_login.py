@@ -400,18 +400,22 @@ def test_a_provider_that_is_down_is_named_and_passwords_still_log_in(
 
 
 @pytest.mark.parametrize(
-    ("status", "padding", "expected"),
-    [(500, 0, "cannot be reached"), (403, 0, "is not valid"), (200, 2**21, "is not valid")],
+    ("status", "padding", "expected", "reason"),
+    [(500, 0, "cannot be reached", "HTTP 500"), (200, 2**21, "is not valid", "has more than 1048576 bytes")],
 )
 def test_a_token_endpoint_that_fails_or_floods_is_refused(
-    visitor: TestClient, provider: TestProvider, status: int, padding: int, expected: str
+    visitor: TestClient,
+    provider: TestProvider,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+    padding: int,
+    expected: str,
+    reason: str,
 ) -> None:
     provider.token_status, provider.token_padding = status, padding
-    if status == 403:
-        provider.token_padding = 0
-        provider.signed = "x"
     assert expected in flows.sentence(flows.log_in(visitor))
     assert flows.name_of(visitor) is None
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize(
