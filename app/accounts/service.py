@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -98,10 +98,12 @@ def get_user(session: Session, *, user_id: str) -> User:
 def managed_user(session: Session, *, principal: Principal, user_id: str) -> User:
     """A user whom the principal is about to change, locked. Raises 404, and 403 if their role is too high for that.
 
-    All owners are locked with them, in the order of their ids: of two owners who disable each other the second waits
-    here. Each would otherwise hold the row that the other one needs next, in `require_another_owner`.
+    With an owner all owners are locked, in the order of their ids: of two owners who disable each other the second
+    waits here. Each would otherwise hold the row that the other one needs next, in `require_another_owner`.
     """
-    rows = select(User).where(or_(User.id == user_id, _is_active_owner())).order_by(User.id)
+    is_owner = session.scalar(select(User.role).where(User.id == user_id)) == "owner"
+    locked_too = _is_active_owner() if is_owner else false()
+    rows = select(User).where(or_(User.id == user_id, locked_too)).order_by(User.id)
     locked = session.scalars(rows.with_for_update(), execution_options={"populate_existing": True})
     user = next((user for user in locked if user.id == user_id), None)
     if user is None:

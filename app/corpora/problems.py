@@ -208,8 +208,8 @@ MESSAGES: dict[str, str | Plural] = {
     "download_away": gettext_noop("The file could not be downloaded: {why}. Read it again to continue the download."),
     "download_status": gettext_noop("The server answered with status {status} instead of the file. Check the address."),
     "download_redirected": gettext_noop(
-        "The address leads to another host, {host}, from which corpora are not downloaded. The operator can list it in "
-        "ATHANOR_DOWNLOAD_HOSTS, too."
+        "The address leads on to {host}, from which corpora are not downloaded in this way. The operator can list the "
+        "host in ATHANOR_DOWNLOAD_HOSTS, with http:// before it if it is reached by http or at a private address."
     ),
     "download_redirects": gettext_noop("The address leads from one to another without end."),
     "download_encoded": gettext_noop("The server sends the file as {coding} only, which is not read."),

@@ -65,7 +65,7 @@ def download_metrics(principal: Reader, job_id: Id) -> StreamingResponse:
     response_class=StreamingResponse,
     responses={
         200: {"content": {"application/vnd.apache.parquet": {"schema": BINARY}}},
-        **errors("metrics_busy"),
+        **errors("metrics_busy", "metrics_failed"),
     },
 )
 @CONVERSIONS
@@ -81,7 +81,10 @@ def download_metrics_parquet(principal: Reader, job_id: Id) -> StreamingResponse
     "/jobs/{job_id}/metrics.tfevents",
     tags=["jobs"],
     response_class=StreamingResponse,
-    responses={200: {"content": {"application/octet-stream": {"schema": BINARY}}}, **errors("metrics_busy")},
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": BINARY}}},
+        **errors("metrics_busy", "metrics_failed"),
+    },
 )
 @CONVERSIONS
 def download_metrics_tensorboard(principal: Reader, job_id: Id) -> StreamingResponse:

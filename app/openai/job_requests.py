@@ -89,7 +89,7 @@ class JobRequest(_Strict):
     integrations: list[JsonValue] | None = None
     method: Method | None = None
     hyperparameters: Hyperparameters | None = None
-    early_stop: Annotated[bool, Field(validation_alias="earlyStop")] = False
+    early_stop: Annotated[bool | None, Field(validation_alias="earlyStop")] = None
     eval_auto_carveout: Annotated[bool | None, Field(validation_alias="evalAutoCarveout")] = None
     athanor: dict[str, JsonValue] = {}
 
@@ -164,6 +164,9 @@ def _check(request: JobRequest) -> None:
                 "Set {field} of the request itself in place of athanor.{name}.", field=WIRE_FIELDS[name], name=name
             )
             raise bad_field(f"athanor.{name}", "field_twice", message)
+    if request.eval_auto_carveout is False and request.validation_file is None:
+        message = _("Without a validation file a part of the training file is held out. Send one, or leave this out.")
+        raise bad_field("evalAutoCarveout", "request_invalid", message)
     if request.kind == "supervised" and request.settings.beta is not None:
         message = _("beta is a setting of DPO. Leave it out, or choose the method dpo.")
         raise bad_field("hyperparameters.beta", "beta_unfit", message)
@@ -234,7 +237,9 @@ def wire_errors(request: JobRequest) -> Iterator[None]:
 
 def wire_field(name: str, request: JobRequest | None = None) -> str:
     """What a field of a spec is called in a request: those without a name of their own belong to `athanor`."""
-    if name in (*WIRE_FIELDS.values(), "integrations", "hyperparameters.beta") or name.startswith("athanor."):
+    if name in (*WIRE_FIELDS.values(), "integrations", "hyperparameters.beta", "evalAutoCarveout") or name.startswith(
+        "athanor."
+    ):
         return name
     if request is not None and name in request.athanor:
         return f"athanor.{name}"

@@ -10,7 +10,7 @@ from app.core.principal import Principal
 from app.web.bulk import MAX_ROWS, BulkOutcome, BulkRows, apply, reason
 
 RowIds = Annotated[
-    list[Annotated[str, Field(max_length=64)]],
+    list[Annotated[str, Field(max_length=32, pattern="^[0-9a-z]+$")]],
     Field(min_length=1, max_length=MAX_ROWS, description="The ids of the rows. One that is named twice counts once."),
 ]
 Tag = Annotated[str, Field(max_length=1_000, description="The tag to add; only with the action tag.")]

@@ -20,11 +20,12 @@ from app.core import db
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
-from app.core.principal import not_found
+from app.core.principal import Principal, not_found
 from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
 from app.web.pages import render
 from app.web.problem_types import http_problem, type_uri
+from app.web.unread import count_unread
 from trainer.spec_errors import MESSAGES, SpecError
 
 log = logging.getLogger(__name__)
@@ -72,9 +73,17 @@ def error_response(request: Request, error: PanelError) -> Response:
         query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""
         return Response(status_code=303, headers={"Location": f"/login{query}"})
     principal = getattr(request.state, "principal", None)  # if the request came so far; then the page has the menu
-    response = render(request, "error.html", error.status, error=error, principal=principal)
+    counts = {"num_unread": _num_unread(principal)} if principal is not None and error.status < 500 else {}
+    response = render(request, "error.html", error.status, error=error, principal=principal, **counts)
     response.headers.update(error.headers)
     return response
+
+
+def _num_unread(principal: Principal) -> int:
+    """The number of unread notices for the menu; 0 if the database cannot say."""
+    with suppress(SQLAlchemyError), db.transaction() as session:
+        return count_unread(session, principal.user_id)
+    return 0
 
 
 def _is_for_programs(path: str) -> bool:

@@ -248,6 +248,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "labels_one": ((422,), "All records have the same label."),
     "memory_short": ((422, 503), "There is too little memory."),
     "no_node": ((409,), "No node is registered."),
+    "metrics_failed": ((500,), "The curves cannot be written in this format; the server's log says why."),
     "metrics_busy": ((503,), "Too many files of curves are being written at the moment."),
     "objective_unfit": ((422,), "The base model does not support the objective."),
     "origin_differs": ((422,), "A field may not change when a job continues from a checkpoint."),

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,11 @@ def get_or_create(entry: Path, make: Callable[[Path], None], corpora: Sequence[s
     The entry is written to a temporary directory and renamed when complete, so two runs may create it at once: the
     first to finish wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
     """
-    with suppress(FileNotFoundError):
-        os.utime(entry.with_suffix(CORPORA_SUFFIX))
-    if entry.exists():
-        return False
     entry.parent.mkdir(parents=True, exist_ok=True)
     if corpora:
-        entry.with_suffix(CORPORA_SUFFIX).write_text(json.dumps(corpora))
+        _list(entry.with_suffix(CORPORA_SUFFIX), corpora)
+    if entry.exists():
+        return False
     with tempfile.TemporaryDirectory(prefix="making-", dir=entry.parent) as temporary:
         directory = Path(temporary) / "entry"
         directory.mkdir()
@@ -46,6 +43,14 @@ def get_or_create(entry: Path, make: Callable[[Path], None], corpora: Sequence[s
             return False
     sync_directory(entry.parent)
     return True
+
+
+def _list(path: Path, corpora: Sequence[str]) -> None:
+    """Renew the date of the list of an entry's texts, or write it."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        path.write_text(json.dumps(corpora))
 
 
 def replace_directory(source: Path, target: Path) -> None:

@@ -47,9 +47,8 @@ class LoopState:
 
     def note_eval_loss(self, loss: float) -> None:
         """Compare the validation loss with the best so far. One that is not a number is no better."""
-        if self.best_eval_loss is None or loss < self.best_eval_loss:
-            self.best_eval_loss = loss if math.isfinite(loss) else None
-            self.num_worse_evals = 0
+        if math.isfinite(loss) and (self.best_eval_loss is None or loss < self.best_eval_loss):
+            self.best_eval_loss, self.num_worse_evals = loss, 0
         else:
             self.num_worse_evals += 1
 

@@ -103,8 +103,8 @@ def train(
 
     if resumed is not None:
         state = resumed.loop_state
-        if has_converged(spec, state) and not resumed.directory.is_relative_to(run_dir.path):
-            state.num_worse_evals = 0  # another job ended there, and this one continues it
+        if not resumed.directory.is_relative_to(run_dir.path):  # of another job, with other validation samples maybe
+            state.best_eval_loss, state.num_worse_evals = None, 0
         report.event("resumed", step=resumed.step, differs=resumed.differs(engine))
         report.line(f"resumed after step {resumed.step}")
     else:

@@ -44,7 +44,7 @@ COMPARED_BYTES = 64 << 20  # of text in which near duplicates are counted
 MAX_COMPARED = 100_000  # documents, whose signatures take 2.3 KB each
 NEAR_SIMILARITY = 0.8
 MAX_IDENTIFIED = 1_000  # documents whose language is told, at a millisecond or more each
-MAX_IDENTIFIED_BYTES = 64 << 10  # of a record
+MAX_IDENTIFIED_BYTES = 1 << 20  # of a record; larger ones are left out
 NUM_LANGUAGES = 20
 NUM_FREQUENT = 50
 NUM_LONGEST = 10
@@ -134,25 +134,25 @@ def count_languages(corpus: ParsedCorpus) -> dict[str, Any]:
     """The languages of documents at even distances, the most frequent first; None of those with too few letters."""
     identifier = LanguageIdentifier()
     numbers = range(0, len(corpus), max(1, ceil_div(len(corpus), MAX_IDENTIFIED)))
-    counts = Counter(
-        next((language for language, _share in identifier.rank(text)), None) for text in _beginnings(corpus, numbers)
-    )
+    counts: Counter[str | None] = Counter()
+    for text in _beginnings(corpus, numbers):
+        counts[next((language for language, _share in identifier.rank(text)), None)] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
     languages = [{"language": language, "num_documents": count} for language, count in ordered[:NUM_LANGUAGES]]
-    return {"languages": languages, "num_identified": len(numbers)}
+    return {"languages": languages, "num_identified": counts.total()}
 
 
 def _beginnings(corpus: ParsedCorpus, numbers: Iterable[int]) -> Iterator[str]:
-    """The first IDENTIFIED_CHARACTERS of documents; of a record larger than MAX_IDENTIFIED_BYTES nothing."""
+    """The first IDENTIFIED_CHARACTERS of documents, as far as MAX_SAMPLE_BYTES of records reach."""
+    budget = MAX_SAMPLE_BYTES
     for number in numbers:
         start, end = corpus.bounds(number)
         if corpus.kind == "text":
             data = corpus.read(start, min(end, start + 4 * IDENTIFIED_CHARACTERS))
             yield codecs.utf_8_decode(data, "ignore", False)[0]
-        elif end - start <= MAX_IDENTIFIED_BYTES:
+        elif end - start <= min(budget, MAX_IDENTIFIED_BYTES):
+            budget -= end - start
             yield "\n".join(strings(corpus.read(start, end).decode()))
-        else:
-            yield ""
 
 
 def preview_splits(corpus: ParsedCorpus, source: CorpusInput, texts: Hashes) -> list[dict[str, Any]]:

@@ -127,7 +127,7 @@ def describe(
         job=ArchivedJob.model_validate(job, from_attributes=True),
         corpora=_corpora(session, principal, job.spec.corpora),
         validation_corpora=_corpora(session, principal, job.spec.validation_corpora),
-        tokenizer=_tokenizer(session, job),
+        tokenizer=_tokenizer(session, principal, job),
         base_model=_base(session, principal, job.spec.base_model),
         attempts=[ArchivedAttempt.model_validate(attempt, from_attributes=True) for attempt in attempts],
         history=[ArchivedEvent.model_validate(event, from_attributes=True) for event in history],
@@ -142,8 +142,9 @@ def _corpora(session: Session, principal: Principal, ids: Iterable[str]) -> list
     return [rows.get(corpus_id, ArchivedCorpus(id=corpus_id)) for corpus_id in ids]
 
 
-def _tokenizer(session: Session, job: Job) -> ArchivedTokenizer | None:
-    row = session.get(Tokenizer, job.tokenizer_id) if job.tokenizer_id is not None else None
+def _tokenizer(session: Session, principal: Principal, job: Job) -> ArchivedTokenizer | None:
+    readable = (Tokenizer.id == job.tokenizer_id, visible_to(Tokenizer.owner_id, principal))
+    row = session.scalar(select(Tokenizer).where(*readable))
     return ArchivedTokenizer.model_validate(row, from_attributes=True) if row is not None else None
 
 

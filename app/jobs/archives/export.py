@@ -72,13 +72,14 @@ def prepare(session: Session, *, principal: Principal, job_id: str, choice: Choi
     now = db.now()
     samples = [schemas.sample_answer(sample) for sample in stream.samples(session, job_id=job.id)]
     files = [file for row in rows for file in _checkpoint_files(row, directories[row.id])]
+    description = describe(session, job, entries, principal=principal, exported_at=now)
     return RunExport(
         job_id=job.id,
         name=_archive_name(job.name),
         exported_at=now,
-        description=describe(session, job, entries, principal=principal, exported_at=now),
+        description=description,
         documents={"spec.json": job.spec.model_dump_json(indent=2).encode(), "samples.jsonl": _lines(samples)},
-        files=[*_tokenizer_files(job), *files],
+        files=[*(_tokenizer_files(job) if description.tokenizer is not None else ()), *files],
     )
 
 

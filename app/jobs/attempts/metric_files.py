@@ -29,7 +29,13 @@ LIMITS = ChildLimits(memory_bytes=MEMORY_BYTES, cpu_seconds=1800)
 ROOM_SECONDS = 10.0  # for the node to have room
 CHUNK_BYTES = 1 << 16
 
+MAX_SECONDS = 1800.0  # until a reader has all of a file
+MAX_OPEN = 4  # files that are being read at once
+
 CONVERSIONS = Pool(2, max_waiting=8, max_per_client=3, refusal=lambda: busy())  # whose threads outlive the children
+
+
+_PLACES = threading.BoundedSemaphore(MAX_OPEN)
 
 
 class ConversionFailed(Exception):
@@ -39,17 +45,23 @@ class ConversionFailed(Exception):
 def chunks(job_id: str, file_format: Format) -> Iterator[bytes]:
     """The file in pieces, as the child writes them. Call it in a thread of CONVERSIONS: the child dies with its thread.
 
-    Raises PanelError (503) if there is no room for the child, or it does not begin; and ConversionFailed later.
+    Raises PanelError: 503 if too many files are being read or there is no room for the child, 500 if it does not begin.
+    Later, ConversionFailed.
     """
+    if not _PLACES.acquire(blocking=False):
+        raise busy()
     try:
         reservation = node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS)
     except NoRoom:
+        _PLACES.release()
         raise busy() from None
     pieces = _converted(metrics_csv.chunks(job_id), file_format, reservation)
     try:
         first = next(pieces)  # from here on the generator ends its child, whether it is read to its end or not
-    except ConversionFailed:
-        raise busy() from None
+    except ConversionFailed as failure:
+        log.error("the curves of job %s cannot be written as %s: %s", job_id, file_format, failure)
+        message = _("The curves cannot be written in this format. The server's log says why; CSV has the same points.")
+        raise PanelError(500, "metrics_failed", message) from None
     return chain([first], pieces)
 
 
@@ -65,12 +77,17 @@ def _converted(lines: Iterator[bytes], file_format: Format, reservation: Reserva
         assert child.stdin is not None
         assert child.stdout is not None
         threading.Thread(target=_feed, args=(child, child.stdin, lines), daemon=True).start()
+        deadline = threading.Timer(MAX_SECONDS, child.kill)
+        deadline.daemon = True
+        deadline.start()
         try:
             while piece := child.stdout.read(CHUNK_BYTES):
                 yield piece
             if child.wait() != 0:
                 raise ConversionFailed(f"exit status {child.returncode}")
         finally:
+            _PLACES.release()
+            deadline.cancel()
             child.kill()
             child.wait()
             child.stdout.close()

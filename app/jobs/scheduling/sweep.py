@@ -22,7 +22,7 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import audit_log, db, deleted_directories, disk, idempotency, storage, trash
 from app.core.errors import PanelError
-from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
+from app.core.models import HELD, TERMINAL, BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs import deletion as jobs
@@ -174,6 +174,7 @@ def _orphaned_directories() -> list[Action]:
         audit_log.forget_expired(session)
         models, known_corpora = base_models.list_known(session), corpora.list_known(session)
         texts = set(session.scalars(select(Corpus.text_sha256)))
+        used = _texts_of_unfinished_jobs(session)
         states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}
     tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
@@ -199,7 +200,7 @@ def _orphaned_directories() -> list[Action]:
     return [
         *(partial(_remove, path) for path in old),
         *(partial(_set_aside, *unexplained) for unexplained in unowned),
-        *_useless_cache(texts),
+        *_useless_cache(texts, used),
     ]
 
 
@@ -214,18 +215,34 @@ def _purge_trash(session: Session) -> None:
         session.flush()
 
 
-def _useless_cache(texts: set[str | None]) -> list[Action]:
+def _texts_of_unfinished_jobs(session: Session) -> set[str | None]:
+    """The SHA-256 of the texts that unfinished jobs train on or are validated on."""
+    specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
+    ids = {corpus_id for spec in specs for corpus_id in (*spec.corpora, *spec.validation_corpora)}
+    return set(session.scalars(select(Corpus.text_sha256).where(Corpus.id.in_(ids))))
+
+
+def _useless_cache(texts: set[str | None], used: set[str | None]) -> list[Action]:
     """Vocabularies and tokens made from a text that is no corpus any more, which no unfinished job uses, and those that
-    nobody has used for long: a job that needs one again makes it again, the same.
+    no job has used for long: one that needs them again makes the same again.
     """
     lifetime = CACHE_SECONDS_ON_LOW_DISK if disk.is_low() else CACHE_SECONDS
     actions: list[Action] = []
     for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}"):
-        if not texts.issuperset(_read_list(path)):
-            actions.append(partial(_remove_cached, path, "its corpus was deleted"))
-        elif time.time() - path.stat().st_mtime > lifetime:
-            actions.append(partial(_remove_cached, path, "it was not used for long"))
+        listed = _read_list(path)
+        if not texts.issuperset(listed):
+            actions.append(partial(_remove_cached, path, 0.0, "its corpus was deleted"))
+        elif used.isdisjoint(listed) and _age(path) > lifetime:
+            actions.append(partial(_remove_cached, path, lifetime, "no job has used it for long"))
     return actions
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written or its date renewed; 0 if it is gone."""
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _read_list(path: Path) -> list[str]:
@@ -236,10 +253,12 @@ def _read_list(path: Path) -> list[str]:
         return []
 
 
-def _remove_cached(path: Path, why: str) -> None:
+def _remove_cached(path: Path, min_age: float, why: str) -> None:
+    if _age(path) < min_age:  # it has been used since the look
+        return
     entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
+    path.unlink(missing_ok=True)  # first: whoever makes the entry anew writes another list
     _remove_directory_at_once(entry, f"cache-{entry.name}")
-    path.unlink(missing_ok=True)
     log.info("sweep: deleted %s: %s", entry.relative_to(storage.data()), why)
 
 

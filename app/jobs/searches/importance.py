@@ -10,12 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, Field
-from sqlalchemy import or_, select
+from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from app.core.errors import PanelError
 from app.core.i18n import _, translate
-from app.core.models import HyperparameterSearch, Job
+from app.core.models import HyperparameterSearch, Job, JobEvent
 from app.jobs.searches import service
 from app.jobs.views import form
 from app.web import preview_process
@@ -64,7 +64,8 @@ def results(session: Session, search: HyperparameterSearch) -> SearchResults:
 
     Those that a user has cancelled, or that failed, may be worse only because they learned for less time.
     """
-    is_stopped = (Job.state == "cancelled") & Job.search_rung.is_not(None)
+    by_search = exists().where(JobEvent.job_id == Job.id, JobEvent.reason == "search_stopped")
+    is_stopped = (Job.state == "cancelled") & by_search
     query = select(Job).where(
         Job.search_id == search.id, Job.deleted_at.is_(None), or_(Job.state == "succeeded", is_stopped)
     )

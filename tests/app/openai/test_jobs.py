@@ -668,8 +668,11 @@ def test_fireworks_fields_become_those_of_the_spec(
         spec.base_model,
     )
     assert factories.row(plain).spec.validation_fraction > 0
+    assert post(server, key, {**body, "earlyStop": None}).status_code == 200
     for wrong in ({**body, "model": "tiny"}, {**body, "earlyStop": "often"}):
         assert post(server, key, wrong).status_code == 400
+    refused = post(server, key, {**body, "validation_file": None, "evalAutoCarveout": False})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "evalAutoCarveout")
 
 
 def test_a_checkpoint_has_no_permissions_and_cannot_be_shared_with_projects(

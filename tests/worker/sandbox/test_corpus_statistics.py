@@ -68,6 +68,15 @@ def test_languages_of_records_are_those_of_their_texts(tmp_path: Path) -> None:
     assert [row["language"] for row in counted["languages"]] == ["de", "zh"]
 
 
+def test_long_records_have_a_language_and_too_long_ones_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_statistics, "MAX_IDENTIFIED_BYTES", 200_000)
+    records = [{"text": GERMAN * size, "label": "a"} for size in (1_000, 3_000)]
+    counted = count(stored(tmp_path, [json.dumps(record) for record in records]), "classification", None, nothing)
+    assert (counted["languages"], counted["num_identified"]) == ([{"language": "de", "num_documents": 1}], 1)
+
+
 def test_languages_are_counted_at_even_distances(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_statistics, "MAX_IDENTIFIED", 4)
     counted = count(stored(tmp_path, [ENGLISH, GERMAN, GERMAN] * 4), "text", None, nothing)

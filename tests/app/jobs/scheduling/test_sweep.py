@@ -248,7 +248,7 @@ def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_fro
 
 @pytest.mark.parametrize(("is_low", "days"), [(False, 30), (True, 1)])
 def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
-    corpus: str, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
+    alice_user: Person, corpus: str, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
 ) -> None:
     monkeypatch.setattr(disk, "is_low", lambda: is_low)
     with db.transaction() as session:
@@ -263,6 +263,12 @@ def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
         age(entry, (days + 1) * DAY)
         age(entry.with_suffix(CORPORA_SUFFIX), (days + 1) * DAY)
     train_cached([source], 260, storage.cache(), lambda done, total: None)  # a use
+    job_id, fence = factories.started(alice_user, corpus)
+    all_round()
+    assert [entry.exists() for entry in entries] == [True, True], "a job that uses the corpus is running"
+    with db.transaction() as session:
+        attempts.fail(session, job_id=job_id, fence=fence, code="out_of_memory", values={})
+        session.execute(update(Job).where(Job.id == job_id).values(state="failed"))
     all_round()
     assert [entry.exists() for entry in entries] == [True, False]
     assert [(entry / "tokenizer.json").read_bytes() for entry in vocabularies()] == content

@@ -114,7 +114,9 @@ def test_jobs_that_failed_or_a_user_cancelled_do_not_count_and_those_stopped_ear
     for job_id, state in zip(search["jobs"], states, strict=False):
         factories.end(job_id, 2.0, state)
     with db.transaction() as session:
-        session.execute(update(Job).where(Job.id == search["jobs"][2]).values(search_rung=4))
+        session.execute(update(Job).where(Job.id.in_(search["jobs"][1:3])).values(search_rung=4))  # both were judged
+        stopped = session.get_one(Job, search["jobs"][2])
+        add_history(session, stopped, stopped.state, "scheduler", "search_stopped", step=4)
     for job_id in search["jobs"][3:10]:
         factories.end(job_id, 2.0)
     assert read(alice_api, search)["num_jobs"] == 8
