@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import IO, Literal
 
@@ -48,12 +49,9 @@ def chunks(job_id: str, file_format: Format) -> Iterator[bytes]:
     Raises PanelError: 503 if too many files are being read or there is no room for the child, 500 if it does not begin.
     Later, ConversionFailed.
     """
-    if not _PLACES.acquire(blocking=False):
-        raise busy()
     try:
         reservation = node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS)
     except NoRoom:
-        _PLACES.release()
         raise busy() from None
     pieces = _converted(metrics_csv.chunks(job_id), file_format, reservation)
     try:
@@ -66,7 +64,7 @@ def chunks(job_id: str, file_format: Format) -> Iterator[bytes]:
 
 
 def _converted(lines: Iterator[bytes], file_format: Format, reservation: Reservation) -> Iterator[bytes]:
-    with reservation:
+    with reservation, _place():
         child = subprocess.Popen(
             limited_command(LIMITS, [sys.executable, "-m", "trainer.export.metric_files", file_format]),
             cwd=ROOT,
@@ -86,11 +84,21 @@ def _converted(lines: Iterator[bytes], file_format: Format, reservation: Reserva
             if child.wait() != 0:
                 raise ConversionFailed(f"exit status {child.returncode}")
         finally:
-            _PLACES.release()
             deadline.cancel()
             child.kill()
             child.wait()
             child.stdout.close()
+
+
+@contextmanager
+def _place() -> Iterator[None]:
+    """One of MAX_OPEN places, of whoever reads a file. Raises PanelError (503) if none is free."""
+    if not _PLACES.acquire(blocking=False):
+        raise busy()
+    try:
+        yield
+    finally:
+        _PLACES.release()
 
 
 def _feed(child: subprocess.Popen[bytes], target: IO[bytes], lines: Iterator[bytes]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from app.core.errors import PanelError
 from app.core.node_budget import node_budget
 from app.jobs.attempts import metric_files, metrics_csv
 from app.jobs.attempts.metric_files import ConversionFailed
@@ -92,7 +94,7 @@ def test_a_file_that_no_child_can_write_is_refused_and_frees_its_memory(
 ) -> None:
     monkeypatch.setattr(metric_files, "LIMITS", metric_files.ChildLimits(memory_bytes=1 << 20))
     answer = alice_api.get(f"/api/v1/jobs/{job_id}/metrics.parquet")
-    assert (answer.status_code, answer.json()["code"]) == (503, "metrics_busy")
+    assert (answer.status_code, answer.json()["code"]) == (500, "metrics_failed")
     assert metric_files.MEMORY_BYTES not in reserved()
 
 
@@ -112,6 +114,22 @@ def test_a_reader_that_leaves_ends_the_child(job_id: str) -> None:
     assert metric_files.MEMORY_BYTES in reserved()
     del pieces
     assert metric_files.MEMORY_BYTES not in reserved()
+
+
+def test_few_files_are_read_at_once(alice_api: TestClient, job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_files, "_PLACES", threading.BoundedSemaphore(1))
+    pieces = metric_files.chunks(job_id, "parquet")
+    next(pieces)
+    refused = alice_api.get(f"/api/v1/jobs/{job_id}/metrics.parquet")
+    assert (refused.status_code, refused.json()["code"]) == (503, "metrics_busy")
+    del pieces
+    assert alice_api.get(f"/api/v1/jobs/{job_id}/metrics.parquet").status_code == 200
+
+
+def test_a_reader_that_takes_too_long_gets_no_complete_file(job_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metric_files, "MAX_SECONDS", 0)
+    with pytest.raises((ConversionFailed, PanelError)):
+        list(metric_files.chunks(job_id, "parquet"))
 
 
 def reserved() -> list[int]:

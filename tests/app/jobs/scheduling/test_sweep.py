@@ -248,9 +248,10 @@ def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_fro
 
 @pytest.mark.parametrize(("is_low", "days"), [(False, 30), (True, 1)])
 def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
-    alice_user: Person, corpus: str, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
+    alice_user: Person, monkeypatch: pytest.MonkeyPatch, is_low: bool, days: int
 ) -> None:
     monkeypatch.setattr(disk, "is_low", lambda: is_low)
+    corpus = factories.corpus(alice_user, text=f"A text that no other job of {days} days has. " * 50)
     with db.transaction() as session:
         source = corpora.corpus_input(session.get_one(Corpus, corpus))
 

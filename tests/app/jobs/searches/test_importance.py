@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 
 from app.core import db
 from app.core.models import HyperparameterSearch, Job
+from app.jobs.lifecycle.state import add_history
 from app.jobs.searches import importance
 from app.web import preview_process
 from tests.app.jobs import factories
