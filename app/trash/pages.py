@@ -13,7 +13,7 @@ from app.core.principal import Principal
 from app.trash import service
 from app.trash.schemas import TrashKind
 from app.web.auth import Reader, Submitter
-from app.web.bulk import BulkOutcome, change_each, chosen
+from app.web.bulk import BulkOutcome, RowOutcome, change_each, chosen
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
@@ -121,5 +121,9 @@ def _change_each(
 @router.post("/trash/empty")
 def empty(request: Request, principal: Submitter) -> Response:
     """Delete everything in the trash for good. What a job, a task or a deployment uses stays, and the page says so."""
-    outcome = service.empty(principal)
-    return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)
+    deleted, refused = service.empty(principal)
+    if not refused:
+        return RedirectResponse("/trash", status_code=303)
+    rows = [RowOutcome(row_id, "") for row_id in deleted]
+    rows += [RowOutcome(row.id, row.name, error) for row, error in refused]
+    return _page(request, principal, BulkOutcome("purge", rows))

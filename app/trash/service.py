@@ -17,7 +17,6 @@ from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, not_found
 from app.jobs import deletion as jobs
 from app.trash.schemas import TrashedAnswer, TrashKind
-from app.web.bulk import BulkOutcome, RowOutcome
 
 BATCH = 100  # rows that are read at once
 EPOCH = datetime.fromtimestamp(0, UTC)
@@ -145,9 +144,11 @@ def name(session: Session, *, principal: Principal, row_id: str) -> str:
     return sharing.name_of(session, _find(session, principal, row_id)[1])
 
 
-def empty(principal: Principal) -> BulkOutcome:
-    """Delete everything in the trash of a user for good but what a job, a task or a deployment uses."""
-    outcome = BulkOutcome("purge")
+def empty(principal: Principal) -> tuple[list[str], list[tuple[TrashedAnswer, PanelError]]]:
+    """Delete everything in the trash of a user for good. Returns the IDs of what was deleted, and what stays with the
+    reason: a job, a task or a deployment uses it.
+    """
+    deleted, refused = list[str](), list[tuple[TrashedAnswer, PanelError]]()
     after: str | None = None
     while True:
         with db.transaction() as session:
@@ -157,8 +158,8 @@ def empty(principal: Principal) -> BulkOutcome:
                 with db.transaction() as session:
                     purge(session, principal=principal, row_id=row.id)
             except PanelError as error:
-                outcome.rows.append(RowOutcome(row.id, row.name, error))
+                refused.append((row, error))
             else:
-                outcome.rows.append(RowOutcome(row.id, row.name))
+                deleted.append(row.id)
         if after is None:
-            return outcome
+            return deleted, refused
