@@ -252,9 +252,7 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
         shared_by=job.shared_by,
         progress=ProgressAnswer.model_validate(job.progress),
-        eta_seconds=progress.eta_seconds(job.progress, effective_spec(job), job.step)
-        if is_open and job.state != "paused"
-        else None,
+        eta_seconds=progress.eta_seconds(job.progress, effective_spec(job), job.step) if is_open else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.latest,
         wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,

@@ -20,7 +20,7 @@ from app.core import db
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
 from app.core.i18n import _
-from app.core.principal import Principal, not_found
+from app.core.principal import not_found
 from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
 from app.web.pages import render
@@ -73,17 +73,10 @@ def error_response(request: Request, error: PanelError) -> Response:
         query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""
         return Response(status_code=303, headers={"Location": f"/login{query}"})
     principal = getattr(request.state, "principal", None)  # if the request came so far; then the page has the menu
-    counts = {"num_unread": _num_unread(principal)} if principal is not None and error.status < 500 else {}
-    response = render(request, "error.html", error.status, error=error, principal=principal, **counts)
+    num_unread = getattr(request.state, "num_unread", 0)
+    response = render(request, "error.html", error.status, error=error, principal=principal, num_unread=num_unread)
     response.headers.update(error.headers)
     return response
-
-
-def _num_unread(principal: Principal) -> int:
-    """The number of unread notices for the menu; 0 if the database cannot say."""
-    with suppress(SQLAlchemyError), db.transaction() as session:
-        return count_unread(session, principal.user_id)
-    return 0
 
 
 def _is_for_programs(path: str) -> bool:
@@ -103,7 +96,16 @@ def _field_error(name: str, sentence: str) -> FieldError:
 
 def _panel_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PanelError)
+    _note_unread(request)
     return error_response(request, error)
+
+
+def _note_unread(request: Request) -> None:
+    """Count the unread notices of the user, for the menu of an error page. Called by handlers that run in threads."""
+    principal = getattr(request.state, "principal", None)
+    if principal is not None and not _is_for_programs(request.url.path):
+        with suppress(SQLAlchemyError), db.transaction() as session:
+            request.state.num_unread = count_unread(session, principal.user_id)
 
 
 def _spec_error(request: Request, error: Exception) -> Response:
@@ -163,6 +165,7 @@ def _http_error(request: Request, error: Exception) -> Response:
     if error.status_code == 404 and not _is_for_programs(request.url.path):  # no route has asked who this is
         with suppress(PanelError, SQLAlchemyError):
             auth.identify(request)
+        _note_unread(request)
     return error_response(request, http_problem(error.status_code, message, headers))
 
 

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from app.accounts import invitations
 from app.core import db, storage
-from app.core.account_models import ApiToken, Invitation, LoginSession, PasswordReset, User
+from app.core.account_models import ApiToken, ExternalIdentity, Invitation, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
@@ -86,6 +86,7 @@ class Ids:
     trashed_id: str
     item_id: str  # of lineage
     shared_id: str
+    identity_id: str
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +145,8 @@ def ids(database: str, alice_user: Person) -> Ids:
         )
         trashed = imported_model(alice_user, f"{MARK} trash")
         trashed.deleted_at = db.now()
-        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation, trashed])
+        identity = ExternalIdentity(user_id=alice_user.id, issuer="https://login.example.com", subject="1", label=MARK)
+        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation, trashed, identity])
         session.flush()
         draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
         session.add(draft)
@@ -166,6 +168,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             trashed.id,
             checkpoint_id,
             corpus_id,
+            identity.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 
@@ -238,6 +241,7 @@ def fingerprint() -> list[Any]:
     queries = [
         *(select(table.__table__).order_by(table.id) for table in TABLES),
         tokens,
+        select(ExternalIdentity.id).order_by(ExternalIdentity.id),
         sessions,
         people,
         *codes,

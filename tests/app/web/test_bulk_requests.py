@@ -124,5 +124,5 @@ def test_tagging_needs_a_tag(alice_api: TestClient, kind: str) -> None:
 
 
 def test_a_hundred_rows_are_changed_in_one_request(alice_api: TestClient) -> None:
-    answer = change(alice_api, "corpora", [f"row {n}" for n in range(100)], "delete")
+    answer = change(alice_api, "corpora", [f"row{n}" for n in range(100)], "delete")
     assert (answer["num_changed"], len(answer["data"])) == (0, 100)

@@ -23,6 +23,8 @@ OPEN = {
     "/confirm-email",
     "/invitation",
     "/login",
+    "/login/oidc",
+    "/login/oidc/callback",
     "/logout",
     "/preferences",
     "/reset-password",

@@ -202,7 +202,7 @@ def test_only_the_owner_can_pin_and_returns_to_the_page(
     answer = alice.post(f"/checkpoints/{row.id}/pin", headers={"Origin": "http://localhost"})
     assert (answer.status_code, answer.headers["location"]) == (303, f"/checkpoints/{row.id}")
     page = alice.get(f"/checkpoints/{row.id}").text
-    assert "newest, best, pinned" in page
+    assert "recent, best, pinned" in page
     assert f'action="/checkpoints/{row.id}/unpin"' in page
     assert '<span class="badge">pinned</span>' in alice.get("/checkpoints").text
     answer = alice.post(f"/checkpoints/{row.id}/unpin?back_to=job", headers={"Origin": "http://localhost"})
