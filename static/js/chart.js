@@ -40,6 +40,7 @@ export class Chart {
     this.colors = this.names.map((_name, i) => board.colorOf(element.dataset.chart ?? "", i));
     this.plot = find(element, "[data-plot]");
     this.readout = find(element, "[data-readout]");
+    this.hasDrawn = false;
     this.u = this.#create();
     element.addEventListener("click", (event) => this.#useTool(closest(event, "[data-tool]")));
     element.querySelector("[data-table]")?.addEventListener("toggle", () => this.#fillTable());
@@ -60,7 +61,8 @@ export class Chart {
 
   draw() {
     if (this.element.hasAttribute("data-optional")) this.element.hidden = !this.#curves.length;
-    this.element.toggleAttribute("data-empty", !this.#curves.length);
+    this.hasDrawn ||= this.#curves.length > 0; // later on it is only empty while other values are loaded
+    this.element.toggleAttribute("data-empty", !this.hasDrawn);
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
     /**

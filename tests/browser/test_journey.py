@@ -101,7 +101,7 @@ def check_live_updates(page: Page) -> None:
 
 
 def curve_values(page: Page) -> list[str]:
-    page.locator("[data-chart=loss] summary").click()
+    page.locator("[data-chart=loss] summary").filter(has_text="Values").click()
     expect(page.locator("[data-table] tbody tr").last).to_contain_text("120")
     return page.locator("[data-table] tbody tr").all_inner_texts()
 

@@ -23,7 +23,7 @@ def test_conversations_are_written_by_keyboard_and_saved(open_page: Open, runnin
         page.keyboard.type('Far. "Very"')
         page.keyboard.press("Control+Enter")
         page.keyboard.type("Up?")
-        expect(page.get_by_role("status")).to_have_text("1 complete record")
+        expect(page.locator("[data-count]")).to_have_text("1 complete record")
         page.wait_for_function("() => Object.values({...localStorage}).some((text) => text.includes('Up?'))")
         page.reload()
         expect(page.get_by_label("Question 2")).to_have_value("Up?")
