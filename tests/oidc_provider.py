@@ -9,16 +9,21 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import pytest
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from app.accounts.oidc.provider import CACHE
+from app.core.settings import settings
+
+Configure = Callable[..., None]
 CLIENT_ID = "athanor"
 CLIENT_SECRET = "the secret of the client"
 
@@ -170,3 +175,22 @@ def running() -> Iterator[TestProvider]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def configurable() -> Iterator[Configure]:
+    """Changes settings inside the block by the names of their fields, such as oidc_name."""
+
+    def forget() -> None:
+        settings.cache_clear()
+        CACHE.clear()
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def change(**values: str) -> None:
+            for name, value in values.items():
+                patch.setenv(f"ATHANOR_{name.upper()}", value)
+            forget()
+
+        yield change
+    forget()

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 
 from app.core import db
 from app.core.paging import Listing
-from app.trash import service
+from app.trash import bulk, service
 from app.trash.schemas import TrashedAnswer
 from app.web.auth import Reader, Submitter
 from app.web.idempotency import ApiRoute
@@ -46,5 +46,5 @@ def delete_from_trash(principal: Submitter, trashed_id: Id) -> Response:
 @router.delete("/trash", status_code=204)
 def empty_trash(principal: Submitter) -> Response:
     """Delete everything in your trash for good but what a job, a task or a deployment uses."""
-    service.empty(principal)
+    bulk.empty(principal)
     return Response(status_code=204)

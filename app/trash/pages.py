@@ -1,7 +1,5 @@
 """HTML routes of the trash."""
 
-from collections.abc import Callable
-
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
@@ -10,10 +8,10 @@ from starlette.datastructures import FormData
 from app.core import db, disk, trash
 from app.core.i18n import _
 from app.core.principal import Principal
-from app.trash import service
+from app.trash import bulk, service
 from app.trash.schemas import TrashKind
 from app.web.auth import Reader, Submitter
-from app.web.bulk import BulkOutcome, RowOutcome, change_each, chosen
+from app.web.bulk import BulkOutcome, chosen
 from app.web.forms import FormBody
 from app.web.pages import page
 from app.web.paging import After
@@ -61,15 +59,16 @@ def _page(
 @router.post("/trash/restore")
 def restore(request: Request, principal: Submitter, form: FormBody) -> Response:
     """Restore what was chosen, and redirect to its page, or to the list of the first one if there are several."""
+    ids = _chosen(principal, form)
     kinds: list[TrashKind] = []
 
     def verb(session: Session, row_id: str) -> None:
         kinds.append(service.restore(session, principal=principal, row_id=row_id))
 
-    ids, outcome = _change_each(principal, "restore", form, verb)
+    outcome = _nothing("restore") if ids is None else bulk.change(principal, "restore", ids, verb)
     if outcome.refused:
         return _page(request, principal, outcome)
-    if not kinds:
+    if not ids or not kinds:
         return RedirectResponse("/trash", status_code=303)
     address = LISTS[kinds[0]]
     return RedirectResponse(f"{address}/{ids[0]}" if len(ids) == 1 else address, status_code=303)
@@ -80,50 +79,32 @@ def delete(request: Request, principal: Submitter, form: FormBody) -> Response:
     """Delete what was chosen for good, once that is confirmed. What a job, a task or a deployment uses stays, and the
     page says so.
     """
-    ids = chosen(form, "row")
+    ids = _chosen(principal, form)
     if ids and "confirmed" not in form:
-        return _confirm(request, principal, ids)
-
-    def verb(session: Session, row_id: str) -> None:
-        service.purge(session, principal=principal, row_id=row_id)
-
-    _ids, outcome = _change_each(principal, "purge", form, verb)
-    return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)
-
-
-def _confirm(request: Request, principal: Principal, ids: list[str]) -> Response:
-    with db.transaction() as session:
-        rows = [
-            (row_id, service.name(session, principal=principal, row_id=row_id))
-            for row_id in trash.of_user(session, principal, ids)
-        ]
-    if not rows:
-        return RedirectResponse("/trash", status_code=303)
-    return page(request, "trash/confirm.html", principal=principal, rows=rows)
-
-
-def _change_each(
-    principal: Principal, action: str, form: FormData, verb: Callable[[Session, str], None]
-) -> tuple[list[str], BulkOutcome]:
-    """Change what was chosen and is still in the trash. Returns its IDs, and the outcome."""
-    ids = chosen(form, "row")
-    if not ids:
-        return ids, BulkOutcome(action, problem=_("Choose at least one entry of the list."))
-    with db.transaction() as session:
-        ids = trash.of_user(session, principal, ids)
-
-    def name_of(session: Session, row_id: str) -> str:
-        return service.name(session, principal=principal, row_id=row_id)
-
-    return ids, change_each(action, ids, verb, name_of)
+        with db.transaction() as session:
+            rows = [(row_id, service.name(session, principal=principal, row_id=row_id)) for row_id in ids]
+        return page(request, "trash/confirm.html", principal=principal, rows=rows)
+    return _purged(request, principal, _nothing("purge") if ids is None else bulk.purge(principal, ids))
 
 
 @router.post("/trash/empty")
 def empty(request: Request, principal: Submitter) -> Response:
     """Delete everything in the trash for good. What a job, a task or a deployment uses stays, and the page says so."""
-    deleted, refused = service.empty(principal)
-    if not refused:
-        return RedirectResponse("/trash", status_code=303)
-    rows = [RowOutcome(row_id, "") for row_id in deleted]
-    rows += [RowOutcome(row.id, row.name, error) for row, error in refused]
-    return _page(request, principal, BulkOutcome("purge", rows))
+    return _purged(request, principal, bulk.empty(principal))
+
+
+def _chosen(principal: Principal, form: FormData) -> list[str] | None:
+    """The IDs of what was chosen and is still in the trash; None if nothing was chosen."""
+    ids = chosen(form, "row")
+    if not ids:
+        return None
+    with db.transaction() as session:
+        return trash.of_user(session, principal, ids)
+
+
+def _nothing(action: str) -> BulkOutcome:
+    return BulkOutcome(action, problem=_("Choose at least one entry of the list."))
+
+
+def _purged(request: Request, principal: Principal, outcome: BulkOutcome) -> Response:
+    return _page(request, principal, outcome) if outcome.refused else RedirectResponse("/trash", status_code=303)

@@ -10,15 +10,14 @@ from sqlalchemy import BigInteger, Subquery, cast, func, literal, null, select, 
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, disk, quotas, sharing, storage, trash
-from app.core.errors import PanelError, bad_field
+from app.core import audit_log, disk, quotas, sharing, storage, trash
+from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, not_found
 from app.jobs import deletion as jobs
 from app.trash.schemas import TrashedAnswer, TrashKind
 
-BATCH = 100  # rows that are read at once
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -144,22 +143,7 @@ def name(session: Session, *, principal: Principal, row_id: str) -> str:
     return sharing.name_of(session, _find(session, principal, row_id)[1])
 
 
-def empty(principal: Principal) -> tuple[list[str], list[tuple[TrashedAnswer, PanelError]]]:
-    """Delete everything in the trash of a user for good. Returns the IDs of what was deleted, and what stays with the
-    reason: a job, a task or a deployment uses it.
-    """
-    deleted, refused = list[str](), list[tuple[TrashedAnswer, PanelError]]()
-    after: str | None = None
-    while True:
-        with db.transaction() as session:
-            rows, after = list_trash(session, principal=principal, limit=BATCH, after=after)
-        for row in rows:
-            try:
-                with db.transaction() as session:
-                    purge(session, principal=principal, row_id=row.id)
-            except PanelError as error:
-                refused.append((row, error))
-            else:
-                deleted.append(row.id)
-        if after is None:
-            return deleted, refused
+def list_ids(session: Session, *, principal: Principal) -> list[str]:
+    """The IDs of everything in the trash of a user, the last deleted first."""
+    rows = _rows(principal)
+    return list(session.scalars(select(rows.c.id).order_by(rows.c.deleted_at.desc(), rows.c.id.desc())))

@@ -83,10 +83,10 @@ class OpenRequests:
         except SQLAlchemyError as error:
             log.warning("credentials of open requests cannot be looked up: %s", error)
             return
+        revoked = set(credentials) - accepted
         for credential, requests in self._requests.items():
-            is_revoked = credential in credentials and credential not in accepted
             for cancellation, scope in requests.items():
-                if _condition(scope) in refused or (is_revoked and auth.accepted_user(scope) is not None):
+                if _condition(scope) in refused or (credential in revoked and auth.accepted_user(scope) is not None):
                     cancellation.cancel()
 
     async def _repeat(self) -> None:

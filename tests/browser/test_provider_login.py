@@ -5,8 +5,6 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from app.accounts.oidc.provider import CACHE
-from app.core.settings import settings
 from tests import oidc_provider, web_server
 from tests.browser.test_accessibility import barriers
 from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, TestProvider
@@ -14,20 +12,18 @@ from tests.users import PASSWORD, Person
 
 
 @pytest.fixture
-def provider(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[TestProvider]:
+def provider(database: str) -> Iterator[TestProvider]:
     """A provider at localhost; the panel is at 127.0.0.1."""
-    with oidc_provider.running() as running:
+    with oidc_provider.running() as running, oidc_provider.configurable() as configure:
         running.issuer = running.issuer.replace("127.0.0.1", "localhost")
         running.claims = {"sub": "1", "email": "alice@example.com"}
-        named = {"ISSUER": running.issuer, "CLIENT_ID": CLIENT_ID, "CLIENT_SECRET": CLIENT_SECRET, "NAME": "Keycloak"}
-        for name, value in named.items():
-            monkeypatch.setenv(f"ATHANOR_OIDC_{name}", value)
-        settings.cache_clear()
-        CACHE.clear()
+        configure(
+            oidc_issuer=running.issuer,
+            oidc_client_id=CLIENT_ID,
+            oidc_client_secret=CLIENT_SECRET,
+            oidc_name="Keycloak",
+        )
         yield running
-        monkeypatch.undo()
-        settings.cache_clear()
-        CACHE.clear()
 
 
 @pytest.fixture

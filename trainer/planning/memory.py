@@ -246,10 +246,15 @@ def resume_bytes(parameters: int, precision: str) -> int:
     return parameters * (8 if precision == "fp32" else 12)
 
 
+def _num_regular_saves(spec: TrainSpec) -> int:
+    """Checkpoints of a whole job, every `save_steps` and after the last step."""
+    return ceil_div(spec.total_steps, spec.save_steps)
+
+
 def num_saves(spec: TrainSpec) -> int:
     """Checkpoints written by a whole job; at most so many, if it also saves each that is the best so far."""
     num_best = ceil_div(spec.total_steps, spec.eval_steps) if spec.early_stopping_patience is not None else 0
-    return ceil_div(spec.total_steps, spec.save_steps) + num_best
+    return _num_regular_saves(spec) + num_best
 
 
 def num_kept_checkpoints(spec: TrainSpec) -> int:
@@ -257,4 +262,4 @@ def num_kept_checkpoints(spec: TrainSpec) -> int:
     most = num_saves(spec)
     if spec.save_total_limit is None:
         return most
-    return min(most, spec.save_total_limit + ceil_div(spec.total_steps, spec.save_steps) // spec.keep_every + 1)
+    return min(most, spec.save_total_limit + _num_regular_saves(spec) // spec.keep_every + 1)

@@ -3,9 +3,9 @@
 `python -m worker.sandbox.corpus_statistics DIRECTORY --kind=KIND --memory=BYTES [--tokenizer=FILE]`
 
 Duplicates are counted over all documents, near ones over the first, languages over MAX_IDENTIFIED documents at even
-distances. Tokens are counted over a sample of a large corpus:
-every n-th document from the first on, so that about SAMPLE_BYTES of text are read. The tokens of a record are those of
-its texts, without the marks that a chat template adds.
+distances. Tokens are counted over a sample of a large corpus: every n-th document from the first on, so that about
+SAMPLE_BYTES of text are read. The tokens of a record are those of its texts, without the marks that a chat template
+adds.
 """
 
 import argparse

@@ -174,7 +174,6 @@ def _orphaned_directories() -> list[Action]:
         audit_log.forget_expired(session)
         models, known_corpora = base_models.list_known(session), corpora.list_known(session)
         texts = set(session.scalars(select(Corpus.text_sha256)))
-        used = _texts_of_unfinished_jobs(session)
         states = {row.id: row.state for row in session.execute(select(BackgroundTask.id, BackgroundTask.state))}
     tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
@@ -200,7 +199,7 @@ def _orphaned_directories() -> list[Action]:
     return [
         *(partial(_remove, path) for path in old),
         *(partial(_set_aside, *unexplained) for unexplained in unowned),
-        *_useless_cache(texts, used),
+        *_useless_cache(texts),
     ]
 
 
@@ -215,34 +214,31 @@ def _purge_trash(session: Session) -> None:
         session.flush()
 
 
-def _texts_of_unfinished_jobs(session: Session) -> set[str | None]:
+def _texts_of_unfinished_jobs() -> set[str | None]:
     """The SHA-256 of the texts that unfinished jobs train on or are validated on."""
-    specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
-    ids = {corpus_id for spec in specs for corpus_id in (*spec.corpora, *spec.validation_corpora)}
-    return set(session.scalars(select(Corpus.text_sha256).where(Corpus.id.in_(ids))))
+    with db.transaction() as session:
+        specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
+        ids = {corpus_id for spec in specs for corpus_id in (*spec.corpora, *spec.validation_corpora)}
+        return set(session.scalars(select(Corpus.text_sha256).where(Corpus.id.in_(ids))))
 
 
-def _useless_cache(texts: set[str | None], used: set[str | None]) -> list[Action]:
+def _useless_cache(texts: set[str | None]) -> list[Action]:
     """Vocabularies and tokens made from a text that is no corpus any more, which no unfinished job uses, and those that
     no job has used for long: one that needs them again makes the same again.
     """
     lifetime = CACHE_SECONDS_ON_LOW_DISK if disk.is_low() else CACHE_SECONDS
-    actions: list[Action] = []
-    for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}"):
-        listed = _read_list(path)
-        if not texts.issuperset(listed):
-            actions.append(partial(_remove_cached, path, 0.0, "its corpus was deleted"))
-        elif used.isdisjoint(listed) and _age(path) > lifetime:
-            actions.append(partial(_remove_cached, path, lifetime, "no job has used it for long"))
-    return actions
-
-
-def _age(path: Path) -> float:
-    """Seconds since a file was written or its date renewed; 0 if it is gone."""
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+    lists = {path: _read_list(path) for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}")}
+    orphaned = [path for path, listed in lists.items() if not texts.issuperset(listed)]
+    idle = [path for path in lists if path not in orphaned and _idle_seconds(path) > lifetime]
+    used = _texts_of_unfinished_jobs() if idle else set()
+    return [
+        *(partial(_remove_cached, path, 0.0, "its corpus was deleted") for path in orphaned),
+        *(
+            partial(_remove_cached, path, lifetime, "no job has used it for long")
+            for path in idle
+            if used.isdisjoint(lists[path])
+        ),
+    ]
 
 
 def _read_list(path: Path) -> list[str]:
@@ -254,7 +250,7 @@ def _read_list(path: Path) -> list[str]:
 
 
 def _remove_cached(path: Path, min_age: float, why: str) -> None:
-    if _age(path) < min_age:  # it has been used since the look
+    if min_age and _idle_seconds(path) < min_age:  # it has been used since the look
         return
     entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
     path.unlink(missing_ok=True)  # first: whoever makes the entry anew writes another list

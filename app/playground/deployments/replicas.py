@@ -73,7 +73,11 @@ def record(session: Session, node: str, node_duties: Sequence[Duty], states: Map
 def _record_one(session: Session, node: str, duty: Duty, states: Mapping[str, LoadedState]) -> None:
     newest = duty.paths[0]
     path = next((path for path in duty.paths if states[path].state == "ready"), newest)
-    values: dict[str, Any] = {"path": path, "state": states[path].state, "failure": states[newest].failure}
-    values["seen_at"] = func.now()
+    values: dict[str, Any] = {
+        "path": path,
+        "state": states[path].state,
+        "failure": states[newest].failure,
+        "seen_at": func.now(),
+    }
     new = insert(Replica).values(deployment_id=duty.deployment_id, node=node, **values)
     session.execute(new.on_conflict_do_update(index_elements=["deployment_id", "node"], set_=values))

@@ -1,18 +1,14 @@
 """Fixtures of logins at a provider."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import delete
 
-from app.accounts.oidc.provider import CACHE
 from app.core import db
 from app.core.account_models import ExternalIdentity, OidcLogin, User
-from app.core.settings import settings
 from tests import oidc_provider
-from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, TestProvider
-
-Configure = Callable[..., None]
+from tests.oidc_provider import CLIENT_ID, CLIENT_SECRET, Configure, TestProvider
 
 
 @pytest.fixture(scope="session")
@@ -23,19 +19,10 @@ def running_provider() -> Iterator[TestProvider]:
 
 
 @pytest.fixture
-def configure(monkeypatch: pytest.MonkeyPatch) -> Iterator[Configure]:
-    """Changes settings by the names of their fields, such as oidc_name, for the rest of a test."""
-
-    def change(**values: str) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(f"ATHANOR_{name.upper()}", value)
-        settings.cache_clear()
-        CACHE.clear()
-
-    yield change
-    monkeypatch.undo()
-    settings.cache_clear()
-    CACHE.clear()
+def configure() -> Iterator[Configure]:
+    """Changes settings for the rest of a test."""
+    with oidc_provider.configurable() as change:
+        yield change
 
 
 @pytest.fixture

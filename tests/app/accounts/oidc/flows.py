@@ -4,7 +4,7 @@ import html
 import re
 from http.client import HTTPConnection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from starlette.testclient import TestClient
 
@@ -28,6 +28,11 @@ def at_provider(url: str) -> str:
     connection.close()
     assert answer.status == 302
     return str(answer.headers["Location"])
+
+
+def parameter(url: str, name: str) -> str:
+    """A parameter of the query of an address."""
+    return parse_qs(urlsplit(url).query)[name][0]
 
 
 def log_in(browser: TestClient, path: str = "/") -> Any:

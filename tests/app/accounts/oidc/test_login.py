@@ -25,8 +25,7 @@ from app.core.audit_models import AuditEntry
 from app.web import auth
 from tests import users
 from tests.app.accounts.oidc import flows
-from tests.app.accounts.oidc.conftest import Configure
-from tests.oidc_provider import CLIENT_ID, TestProvider
+from tests.oidc_provider import CLIENT_ID, Configure, TestProvider
 from tests.users import PASSWORD, Person
 
 pytestmark = pytest.mark.usefixtures("alice_user")
@@ -200,7 +199,7 @@ def test_clocks_may_differ_by_a_minute(visitor: TestClient, provider: TestProvid
 
 
 def claims_for(provider: TestProvider, url: str) -> dict[str, Any]:
-    nonce = parse_qs(urlsplit(url).query)["nonce"][0]
+    nonce = flows.parameter(url, "nonce")
     now = int(time.time())
     return {"iss": provider.issuer, "aud": CLIENT_ID, "iat": now, "exp": now + 60, "nonce": nonce, **provider.claims}
 
@@ -273,7 +272,7 @@ EXPIRED = "This login took too long, was used already or began in another browse
 
 def test_a_wrong_state_is_refused_and_leaves_the_right_one(visitor: TestClient, provider: TestProvider) -> None:
     back = flows.at_provider(flows.begin(visitor))
-    state = parse_qs(urlsplit(back).query)["state"][0]
+    state = flows.parameter(back, "state")
     for wrong in ("wrong", "", state[:-1]):
         answer = visitor.get(back.replace(f"state={state}", f"state={wrong}"))
         assert (answer.status_code, flows.sentence(answer)) == (400, EXPIRED)
@@ -294,9 +293,9 @@ def test_a_code_that_was_used_is_refused_with_another_state(visitor: TestClient,
     back = flows.at_provider(flows.begin(visitor))
     visitor.get(back)
     visitor.post("/logout")
-    code = parse_qs(urlsplit(back).query)["code"][0]
+    code = flows.parameter(back, "code")
     again = flows.at_provider(flows.begin(visitor))
-    fresh = parse_qs(urlsplit(again).query)["code"][0]
+    fresh = flows.parameter(again, "code")
     assert INVALID in flows.sentence(visitor.get(again.replace(fresh, code)))
     assert flows.name_of(visitor) is None
 
@@ -304,9 +303,9 @@ def test_a_code_that_was_used_is_refused_with_another_state(visitor: TestClient,
 def test_a_code_of_another_login_is_refused(web: TestClient, provider: TestProvider) -> None:
     """As when somebody makes a victim's browser return with their own code: PKCE and the nonce are of another login."""
     attacker, victim = users.client(web), users.client(web)
-    stolen = parse_qs(urlsplit(flows.at_provider(flows.begin(attacker))).query)["code"][0]
+    stolen = flows.parameter(flows.at_provider(flows.begin(attacker)), "code")
     back = flows.at_provider(flows.begin(victim))
-    own = parse_qs(urlsplit(back).query)["code"][0]
+    own = flows.parameter(back, "code")
     assert INVALID in flows.sentence(victim.get(back.replace(own, stolen)))
     assert flows.name_of(victim) is None
 
