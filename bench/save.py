@@ -33,7 +33,8 @@ from trainer.report import Reporter
 from trainer.spec import resolve
 from trainer.training import optimizer_state
 from trainer.training.async_checkpoint import AsyncCheckpointer
-from trainer.training.checkpoint import CheckpointWriter, LoopState
+from trainer.training.checkpoint import CheckpointWriter
+from trainer.training.loop_state import LoopState
 
 ROUNDS, STEPS_AROUND = 4, 6
 SHAPE = {"hidden_size": 640, "intermediate_size": 1728, "num_hidden_layers": 8, "num_attention_heads": 10}

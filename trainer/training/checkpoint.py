@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,29 +28,11 @@ from trainer.modeling import config_file, lora
 from trainer.modeling.lora import MergedWeight
 from trainer.run_dir import verify, write_manifest
 from trainer.training import optimizer_state
+from trainer.training.loop_state import LoopState
 
 MAX_SHARD_SIZE = "5GB"
 FREE_SPACE_FACTOR = 1.2  # free disk space that a save requires, as a multiple of the size of the checkpoint
 STATE = "trainer_state.json"
-
-
-@dataclass
-class LoopState:
-    """The state of the training loop between steps besides weights and optimizer, saved as JSON in the checkpoint."""
-
-    metrics: dict[str, float] = field(default_factory=dict)
-    recent_losses: list[float] = field(default_factory=list)
-    num_leaps: int = 0  # consecutive spikes of the loss
-    num_updates: int = 0  # steps that changed the weights, as AdamW counts them: skipped steps are not included
-    best_eval_loss: float | None = None
-    num_worse_evals: int = 0  # evaluations since the one with the best loss
-
-    def note_eval_loss(self, loss: float) -> None:
-        """Compare the validation loss with the best so far. One that is not a number is no better."""
-        if math.isfinite(loss) and (self.best_eval_loss is None or loss < self.best_eval_loss):
-            self.best_eval_loss, self.num_worse_evals = loss, 0
-        else:
-            self.num_worse_evals += 1
 
 
 class NotSaved(Exception):
@@ -291,14 +273,7 @@ def find(directory: Path, prepared: Prepared, *, is_verified: bool) -> LoadedChe
     try:
         manifest = json.loads((directory / "MANIFEST.json").read_text()) if is_verified else verify(directory)
         state = json.loads((directory / STATE).read_text())
-        names = ("best_eval_loss", "num_worse_evals")  # which earlier versions did not save
-        loop_state = LoopState(
-            state["metrics"],
-            state["recent_losses"],
-            state["num_leaps"],
-            state["num_updates"],
-            **{name: state[name] for name in names if name in state},
-        )
+        loop_state = LoopState.from_json(state)
     except (OSError, ValueError, KeyError) as error:
         raise Failure("checkpoint_unreadable", why=error_text(error)) from None
     if manifest["tokenizer_sha256"] != prepared.tokenizer_sha256:

@@ -2,7 +2,6 @@
 
 import math
 import random
-import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -26,22 +25,15 @@ from trainer.modeling.build import build_model
 from trainer.modeling.objectives import objective
 from trainer.report import Reporter
 from trainer.run_dir import RunDir
-from trainer.spec import TrainSpec
 from trainer.training import benchmark, checkpoint, optimizer_state
 from trainer.training.async_checkpoint import AsyncCheckpointer
-from trainer.training.checkpoint import CheckpointWriter, LoopState
+from trainer.training.checkpoint import CheckpointWriter
 from trainer.training.evaluation import Evaluation
+from trainer.training.loop_state import MIN_HISTORY, LoopState
 from trainer.training.matmul_choice import configure_matmul
 from trainer.training.sanity_checks import FirstStepChecks
 
 STEPS_PER_LINE = 10
-# A loss is a spike if it exceeds SPIKE_FACTOR times the median of the recent losses, and the median by MIN_SPIKE. A
-# single spike may be due to a bad batch; MAX_SPIKES in a row are a divergence.
-SPIKE_FACTOR = 3.0
-MIN_SPIKE = 1.0  # nats
-WINDOW = 50
-MIN_HISTORY = 20
-MAX_SPIKES = 5
 STEP_TIME_WINDOW = 1000  # steps whose median time is reported
 
 
@@ -114,7 +106,7 @@ def train(
         first_step.before(len(tokenizer))
     step_times: deque[float] = deque(maxlen=STEP_TIME_WINDOW)
     step = start_at
-    last_step = start_at if has_converged(spec, state) else spec.total_steps
+    last_step = start_at if state.has_converged(spec.early_stopping_patience) else spec.total_steps
     while step < last_step:
         step += 1
         report.phase("train", step - 1, spec.total_steps)
@@ -138,17 +130,13 @@ def train(
             except Failure:  # raised on all ranks: wait for the checkpoint to resume from
                 saver.finish()
                 raise
-            median = statistics.median(state.recent_losses) if len(state.recent_losses) >= MIN_HISTORY else math.inf
             if step == 1:
                 first_step.after(loss)
-            state.num_updates += 1
-            state.num_leaps = state.num_leaps + 1 if loss > max(SPIKE_FACTOR * median, median + MIN_SPIKE) else 0
-            if state.num_leaps:
+            median = state.note_loss(loss)
+            if median is not None:
                 report.line(f"step {step}: the loss jumped to {loss:.4f}, from {median:.4f}")
-            if state.num_leaps and (spec.on_divergence == "skip" or state.num_leaps >= MAX_SPIKES):
-                raise Failure("loss_diverged", step=step, loss=loss, median=median)
-            if state.num_leaps == 0:
-                state.recent_losses = [*state.recent_losses, loss][-WINDOW:]
+                if spec.on_divergence == "skip" or state.has_diverged:
+                    raise Failure("loss_diverged", step=step, loss=loss, median=median)
         seconds = time.perf_counter() - started_at
         step_times.append(seconds)
 
@@ -173,7 +161,7 @@ def train(
             state.note_eval_loss(state.metrics["eval_loss"])
             # A run that may end early keeps its best weights, wherever they fall between two regular checkpoints.
             is_best = spec.early_stopping_patience is not None and state.num_worse_evals == 0
-            if has_converged(spec, state) and step < last_step:
+            if state.has_converged(spec.early_stopping_patience) and step < last_step:
                 last_step = step
                 report.line(f"step {step} is the last: evaluations without a better loss: {state.num_worse_evals}")
         is_last = step == last_step
@@ -193,11 +181,6 @@ def train(
     report.event("finished", step=step)
     engine.barrier()
     return EXIT_OK
-
-
-def has_converged(spec: TrainSpec, state: LoopState) -> bool:
-    """Whether training ends early, because its last evaluations brought no better validation loss."""
-    return spec.early_stopping_patience is not None and state.num_worse_evals >= spec.early_stopping_patience
 
 
 def _seed(seed: int, step: int, rank: int) -> None:
