@@ -33,7 +33,7 @@ from .shapes import ChangedRowsInfo
 from .transport import Transport, address
 from .waiting import ignore
 
-LIVE_SECONDS = 45.0  # without a byte, after which a stream counts as broken; the server sends one every 15 s
+LIVE_SECONDS = 45.0  # without a byte, after which a stream counts as broken; the server sends one every 4 s
 DRAIN_SECONDS = 2.0  # without a byte, after which the stream of a job that has ended holds nothing more
 RECONNECT_SECONDS = 600.0  # how long a stream is reconnected without success
 RECONNECT_PAUSE = 1.0

@@ -411,7 +411,7 @@ def stream_job(
     language = locale()
     read = stream.page_reader(job_id, language)
     topic = notifications.topic(job_id, language, "page")
-    return event_source(request, topic, read, last_event_id or after or "")
+    return event_source(request, topic, read, last_event_id or after or "", ping_events=True)
 
 
 def _corpus_names(session: Session, principal: Principal, ids: list[str]) -> list[tuple[str, str | None]]:

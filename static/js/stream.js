@@ -1,7 +1,9 @@
 // One EventSource that survives: it remembers the last event's ID, rests while the tab is hidden and reports its state.
+// A server that hangs breaks no connection: it is noticed by its silence.
 
 const REST_AFTER = 30_000; // milliseconds in a hidden tab after which the connection is closed
 const RETRY_AFTER = 2_000; // milliseconds
+const SILENCE = 9_000; // milliseconds without a byte after which a connection is dead: two pings of event_source.py
 
 /** @typedef {"live" | "reconnecting" | "offline" | "login" | "ended"} Status */
 
@@ -18,6 +20,7 @@ export class Stream {
     this.handlers = handlers;
     this.listeners = listeners;
     this.timer = 0;
+    this.watchdog = 0;
     this.isOver = false;
     /** @type {EventSource | null} */
     this.source = null;
@@ -39,10 +42,16 @@ export class Stream {
     if (this.isOver) return;
     const source = new EventSource(this.cursor ? `${this.url}?after=${encodeURIComponent(this.cursor)}` : this.url);
     this.source = source;
-    source.onopen = () => this.listeners.status("live");
+    this.#awaitBytes();
+    source.onopen = () => {
+      this.#awaitBytes();
+      this.listeners.status("live");
+    };
     source.onerror = () => this.#onError(source);
+    source.addEventListener("ping", () => this.#awaitBytes());
     for (const [name, handle] of Object.entries(this.handlers)) {
       source.addEventListener(name, (event) => {
+        this.#awaitBytes();
         handle(JSON.parse(event.data));
         this.cursor = event.lastEventId;
         this.listeners.event();
@@ -50,8 +59,22 @@ export class Stream {
     }
   }
 
+  // Connect anew unless the server sends something in time.
+  #awaitBytes() {
+    clearTimeout(this.watchdog);
+    this.watchdog = setTimeout(() => {
+      this.#tellBroken();
+      this.#open();
+    }, SILENCE);
+  }
+
+  #tellBroken() {
+    this.listeners.status(navigator.onLine ? "reconnecting" : "offline");
+  }
+
   #close() {
     clearTimeout(this.timer);
+    clearTimeout(this.watchdog);
     this.source?.close();
     this.source = null;
   }
@@ -65,7 +88,7 @@ export class Stream {
   /** @param {EventSource} source */
   async #onError(source) {
     if (source !== this.source) return;
-    this.listeners.status(navigator.onLine ? "reconnecting" : "offline");
+    this.#tellBroken();
     if (source.readyState !== EventSource.CLOSED) return; // the browser retries on its own
     const answer = await fetch("/api/v1/me").catch(() => null);
     if (answer?.status === 401) {

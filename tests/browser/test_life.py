@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import psutil
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -20,11 +21,14 @@ def long_job(running_stack: Stack, trained: str) -> str:
     return str(running_stack.client.post("/api/v1/jobs", json=body).raise_for_status().json()["id"])
 
 
-def test_a_job_is_paused_resumed_and_continued_with_buttons(open_page: Open, long_job: str) -> None:
+def test_a_job_is_paused_resumed_and_continued_with_buttons(
+    open_page: Open, long_job: str, running_stack: Stack
+) -> None:
     with open_page(f"/jobs/{long_job}") as page:
         page.set_default_timeout(20_000)
         expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
         pause(page)
+        freeze(page, running_stack)
         resume(page)
         page.get_by_role("button", name="Cancel job").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
@@ -43,6 +47,24 @@ def pause(page: Page) -> None:
     expect(page.get_by_role("button", name="Pause", exact=True)).to_be_hidden()
     expect(page.locator("[data-checkpoints] > li").first).to_be_visible()
     assert barriers(page) == []
+
+
+def freeze(page: Page, running_stack: Stack) -> None:
+    """A web process that hangs breaks no connection. The page tells it from silence, and finds back."""
+    connection = page.locator("[data-stream]")
+    children = psutil.Process(running_stack.process.pid).children()
+    living = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    web = [child for child in living if child.cmdline()[2:4] == ["app.launcher.cli", "web"]]
+    assert web
+    expect(connection).to_have_text("Live")
+    try:
+        for process in web:
+            process.suspend()
+        expect(connection).to_have_text("Reconnecting", timeout=20_000)
+    finally:
+        for process in web:
+            process.resume()
+    expect(connection).to_have_text("Live", timeout=20_000)
 
 
 def resume(page: Page) -> None:
