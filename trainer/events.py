@@ -20,6 +20,8 @@ from trainer.formats.messages import Message
 Phase = Literal["prepare", "tokenise", "load", "train", "evaluate", "save"]
 PHASES: tuple[Phase, ...] = ("prepare", "tokenise", "load", "train", "evaluate", "save")
 
+SampleSplit = Literal["validation", "train"]  # data that the prompt of a sample is from
+
 # Records that the chat template refuses, that have nothing to learn, whose answers are equal, and truncated ones.
 RemarkKind = Literal["refused", "empty", "equal", "cut"]
 
@@ -59,10 +61,11 @@ class PointsEvent(_Event):
 
 
 class SampleEvent(_Event):
-    """The model's continuation `text` of `prompt` at a step."""
+    """The model's continuation `text` of `prompt` at a step. `split` says which data the prompt is from."""
 
     kind: Literal["sample"] = "sample"
     step: int
+    split: SampleSplit = "validation"
     prompt: str
     text: str
 

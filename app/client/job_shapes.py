@@ -258,9 +258,10 @@ class HistoryInfo(Shape):
 
 
 class SampleInfo(Shape):
-    """What a model wrote at a step of its training."""
+    """What a model wrote at a step of its training, after a prompt of the validation or the training data."""
 
     step: int
+    split: str  # "validation", or "train": the model learns from that prompt's answer
     prompt: str
     text: str
 

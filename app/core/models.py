@@ -481,13 +481,14 @@ class MetricRollup(Base):
 
 
 class Sample(Base):
-    """What the model wrote at a step."""
+    """What the model wrote at a step, after a prompt of the validation or the training data."""
 
     __tablename__ = "sample"
 
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     fence: Mapped[int] = mapped_column(primary_key=True)
+    split: Mapped[str] = mapped_column(primary_key=True)
     seq: Mapped[int]
     prompt: Mapped[str]
     text: Mapped[str]

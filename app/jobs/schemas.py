@@ -18,7 +18,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import failures, wait_reasons
 from app.jobs.planning.answers import localize
 from app.jobs.views import actions, logs, sparkline
-from trainer.events import RecordRemark
+from trainer.events import RecordRemark, SampleSplit
 from trainer.planning.counts import num_parameters
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import RunDir
@@ -421,6 +421,7 @@ class SampleAnswer(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
     step: int
+    split: SampleSplit = Field(description="Which data the prompt is from: the model learned from train only.")
     prompt: str
     text: str
 

@@ -110,7 +110,7 @@ class JobPage {
     return curvesOf((await answer.json()).series);
   }
 
-  // Samples stand in the order of their steps, newest first; one of a step trained again replaces the earlier one.
+  // Samples stand in the order of their steps, newest first; those of a step trained again replace the earlier ones.
   /**
    * @param {number} step
    * @param {string} html
@@ -121,7 +121,7 @@ class JobPage {
     find(this.root, "[data-no-samples]").hidden = true;
     const list = find(this.root, "[data-samples]");
     const lines = findAll(list, ":scope > li");
-    const same = lines.find(({ dataset }) => Number(dataset.step) === step);
+    const same = lines.find(({ dataset }) => Number(dataset.step) === step && dataset.split === line.dataset.split);
     if (same) same.replaceWith(line);
     else list.insertBefore(line, lines.find(({ dataset }) => Number(dataset.step) < step) ?? null);
   }

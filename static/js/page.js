@@ -28,6 +28,16 @@ const MODULES = {
   "token-compare": () => import("./token-compare.js"),
 };
 
+// What was typed into a field of a password can be read: <label hidden><input type="checkbox" data-reveal="id">.
+for (const box of findAll(document, "[data-reveal]")) {
+  const field = document.getElementById(box.dataset.reveal ?? "");
+  if (!(box instanceof HTMLInputElement && box.parentElement && field instanceof HTMLInputElement)) continue;
+  box.parentElement.hidden = false;
+  box.addEventListener("change", () => {
+    field.type = box.checked ? "text" : "password";
+  });
+}
+
 // A button that opens a dialog: <button data-dialog="id">. Inside the dialog, <button data-close> closes it.
 document.addEventListener("click", (event) => {
   const opener = closest(event, "[data-dialog]");

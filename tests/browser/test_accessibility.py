@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Open
 
@@ -119,6 +119,16 @@ def show(page: Page, path: str, ids: dict[str, str]) -> None:
 def test_the_login_page_has_no_serious_accessibility_violation(open_page: Open, theme: str) -> None:
     with open_page("/login", visitor=True, color_scheme=theme) as page:
         assert barriers(page) == []
+
+
+def test_what_was_typed_as_a_password_can_be_read(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        password, box = page.get_by_label("Password"), page.get_by_label("Show characters")
+        password.fill("correct horse battery")
+        for shown in (True, False):
+            box.set_checked(shown)
+            expect(password).to_have_attribute("type", "text" if shown else "password")
+            expect(password).to_have_value("correct horse battery")
 
 
 def test_language_and_theme_change_on_click(open_page: Open) -> None:

@@ -17,7 +17,7 @@ NUM_TOKEN_TYPES = {"bert": 2, "roberta": 1}
 POSITION_OFFSET = {"bert": 0, "roberta": 2}  # RoBERTa's position ids start at pad_token_id + 1
 POSITION_BUCKETS = 32  # of T5's relative position bias
 EVAL_SEQUENCES = 64  # validation sequences of one evaluation, at most
-EVAL_SAMPLE_TOKENS = 80  # tokens generated for the sample of one evaluation, at most
+EVAL_SAMPLE_TOKENS = 80  # tokens generated for a sample of an evaluation, at most
 
 Shapes = tuple[tuple[int, int], ...]
 

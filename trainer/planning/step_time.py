@@ -151,7 +151,8 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
     """Estimated seconds of a whole job: loading, steps, evaluations and checkpoints."""
     parameters, precision = count_parameters(spec, vocab_size).total, node.precision(spec.precision)
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
-    sampling = EVAL_SAMPLE_TOKENS * spec.num_hidden_layers * BLOCK_LAUNCH_SECONDS[node.kind] / 3
+    num_prompts = 2 if spec.objective in ("chat", "completion", "dpo") and not spec.sample_prompt else 1
+    sampling = num_prompts * EVAL_SAMPLE_TOKENS * spec.num_hidden_layers * BLOCK_LAUNCH_SECONDS[node.kind] / 3
     evaluation = EVAL_SEQUENCES * sequence + sampling
     saving = (
         checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)

@@ -1,6 +1,7 @@
-"""The sample of each evaluation: a prompt, the same every time, and the answer of the model in training."""
+"""The samples of each evaluation: prompts, the same every time, and the answers of the model in training."""
 
 from abc import ABC, abstractmethod
+from typing import Self
 
 import torch
 
@@ -9,6 +10,7 @@ from trainer.datasets.base import Dataset
 from trainer.datasets.causal import CausalLMDataset, SFTDataset
 from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset
 from trainer.datasets.labelled import ClassificationDataset, Seq2SeqDataset
+from trainer.events import SampleSplit
 from trainer.inference import generation
 from trainer.inference.generation import LoadedModel
 from trainer.planning.counts import EVAL_SAMPLE_TOKENS
@@ -22,6 +24,7 @@ class EvalSample(ABC):
     """A prompt, and the way a model answers it. The same weights give the same answer."""
 
     prompt: str
+    split: SampleSplit = "validation"  # which data the prompt is from
 
     @abstractmethod
     def answer(self, loaded: LoadedModel) -> str:
@@ -55,20 +58,38 @@ class Continuation(EvalSample):
 
 
 class AnswerSample(EvalSample):
-    """Answers the spec's prompt, or that of the first validation record, by greedy decoding."""
+    """Answers a prompt by greedy decoding."""
 
-    def __init__(self, spec: TrainSpec, samples: SFTDataset, loaded: LoadedModel, prompt_ids: list[int] | None) -> None:
-        if spec.sample_prompt:
-            self._ids = _usable(prompt_ids)[-spec.sequence_length // 2 :]
-            self.prompt = spec.sample_prompt
-        else:
-            ids, weights = samples.records.segments(int(samples.records.validation[0]))[0]
-            self._ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
-            self.prompt = RecordEncoder(spec.objective, loaded.tokenizer).prompt_text(self._ids)
+    def __init__(self, ids: list[int], prompt: str, split: SampleSplit = "validation") -> None:
+        self._ids = ids
+        self.prompt = prompt
+        self.split = split
+
+    @classmethod
+    def of_record(
+        cls, spec: TrainSpec, samples: SFTDataset, record: int, split: SampleSplit, loaded: LoadedModel
+    ) -> Self:
+        """Answers what comes before the first answer of a record."""
+        ids, weights = samples.records.segments(record)[0]
+        prompt_ids = [int(number) for number in ids[: int(weights.nonzero()[0][0])]]
+        return cls(prompt_ids, RecordEncoder(spec.objective, loaded.tokenizer).prompt_text(prompt_ids), split)
 
     def answer(self, loaded: LoadedModel) -> str:
         pieces = generation.stream(loaded, self._ids, max_tokens=EVAL_SAMPLE_TOKENS, temperature=0.0)
         return "".join(piece.text for piece in pieces)
+
+
+def _answer_samples(
+    spec: TrainSpec, train: SFTDataset, validation: SFTDataset, loaded: LoadedModel, prompt_ids: list[int] | None
+) -> list[EvalSample]:
+    """The answer to the spec's prompt, or to that of the first record of the validation and of the training data."""
+    if spec.sample_prompt:
+        return [AnswerSample(_usable(prompt_ids)[-spec.sequence_length // 2 :], spec.sample_prompt)]
+    held_out, learned = int(validation.records.validation[0]), int(train.records.train[0])
+    return [
+        AnswerSample.of_record(spec, validation, held_out, "validation", loaded),
+        AnswerSample.of_record(spec, train, learned, "train", loaded),
+    ]
 
 
 def _usable(prompt_ids: list[int] | None) -> list[int]:
@@ -124,23 +145,24 @@ class ClassificationSample(EvalSample):
         return f"{self._names[int(probabilities.argmax())]} ({float(probabilities.max()):.0%})"
 
 
-def make_eval_sample(
-    spec: TrainSpec, samples: Dataset, loaded: LoadedModel, prompt_ids: list[int] | None
-) -> EvalSample:
-    """The evaluation sample for the objective of a run. `prompt_ids` are the tokens of the spec's prompt.
+def make_eval_samples(
+    spec: TrainSpec, train: Dataset, validation: Dataset, loaded: LoadedModel, prompt_ids: list[int] | None
+) -> list[EvalSample]:
+    """The evaluation samples for the objective of a run. `prompt_ids` are the tokens of the spec's prompt.
 
     The ranks never encode it: templates and tokenizers are programs, which the preparation limits. Raises ValueError if
     they refused it.
     """
-    match samples:
+    match validation:
         case SFTDataset():
-            return AnswerSample(spec, samples, loaded, prompt_ids)
+            assert isinstance(train, SFTDataset)
+            return _answer_samples(spec, train, validation, loaded, prompt_ids)
         case MaskedLMDataset():
-            return FillMaskSample(samples, loaded)
+            return [FillMaskSample(validation, loaded)]
         case SpanCorruptionDataset() | Seq2SeqDataset():
-            return Seq2SeqSample(samples, loaded)
+            return [Seq2SeqSample(validation, loaded)]
         case ClassificationDataset():
-            return ClassificationSample(samples, loaded)
+            return [ClassificationSample(validation, loaded)]
         case CausalLMDataset():
-            return Continuation(spec, samples, loaded, prompt_ids)
+            return [Continuation(spec, validation, loaded, prompt_ids)]
     raise AssertionError(spec.objective)

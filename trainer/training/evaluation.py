@@ -1,4 +1,4 @@
-"""Evaluates a model in training: its metrics on validation samples, and a sample of its output. Imports torch."""
+"""Evaluates a model in training: its metrics on validation samples, and samples of its output. Imports torch."""
 
 import math
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from trainer.inference.generation import LoadedModel
 from trainer.report import Reporter
 from trainer.rounding import round_up_to_multiple
 from trainer.spec import TrainSpec
-from trainer.training.eval_samples import EvalSample, make_eval_sample
+from trainer.training.eval_samples import EvalSample, make_eval_samples
 
 
 class EvalSplit:
@@ -41,7 +41,7 @@ class EvalSplit:
 
 
 class Evaluation:
-    """The evaluations of a run: on its validation samples, on each validation corpus, and one sample of its output.
+    """The evaluations of a run: on its validation samples, on each validation corpus, and samples of its output.
 
     A run without its own validation samples uses those of its first validation corpus.
     """
@@ -58,15 +58,14 @@ class Evaluation:
         self._spec, self._prompt_ids = spec, prompt_ids
         self._engine = engine
         self._loaded = loaded
-        if not samples.num_validation:
-            samples = next(iter(held_out.values()))
-        self._splits = [EvalSplit(samples, engine, "")]
+        validation = samples if samples.num_validation else next(iter(held_out.values()))
+        self._splits = [EvalSplit(validation, engine, "")]
         self._splits += [EvalSplit(others, engine, f"/{corpus}") for corpus, others in held_out.items()]
-        self._samples = samples
+        self._train, self._validation = samples, validation
 
     @cached_property
-    def _eval_sample(self) -> EvalSample:
-        return make_eval_sample(self._spec, self._samples, self._loaded, self._prompt_ids)
+    def _eval_samples(self) -> list[EvalSample]:
+        return make_eval_samples(self._spec, self._train, self._validation, self._loaded, self._prompt_ids)
 
     def run(self, step: int, report: Reporter) -> dict[str, float]:
         """Evaluate, write the results to the journal and the log, and return the metrics. All ranks take part."""
@@ -75,27 +74,26 @@ class Evaluation:
             report.phase("evaluate", done, len(self._splits))
             metrics.update(split.measure())
         report.points(step, **metrics)
-        text = self._sample(report)
-        if text is not None:
-            report.event("sample", step=step, prompt=self._eval_sample.prompt, text=text)
+        for sample, text in self._samples(report):
+            report.event("sample", step=step, split=sample.split, prompt=sample.prompt, text=text)
         report.line(f"step {step} " + " ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
         report.phase("evaluate", len(self._splits), len(self._splits))
         return metrics
 
-    def _sample(self, report: Reporter) -> str | None:
-        """The answer to the prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights.
+    def _samples(self, report: Reporter) -> list[tuple[EvalSample, str]]:
+        """The answer to each prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights.
 
-        None where a library fails: that is worth a line in the log, but does not end the run.
+        Empty where a library fails: that is worth a line in the log, but does not end the run.
         """
         if self._engine.rank and self._spec.zero_stage < 3:
-            return None
+            return []
         self._loaded.model.eval()
         try:
-            return self._eval_sample.answer(self._loaded)
+            return [(sample, sample.answer(self._loaded)) for sample in self._eval_samples]
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
             report.line(f"no sample: {type(error).__name__}: {error}")
-            return None
+            return []
         finally:
             self._loaded.model.train()

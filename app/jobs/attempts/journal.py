@@ -87,6 +87,6 @@ def _facts_after(before: JobFacts, spec: TrainSpec, event: events.Event) -> JobF
 
 
 def _add_sample(session: Session, job: Job, event: events.SampleEvent) -> None:
-    values = event.model_dump(include={"step", "seq", "prompt", "text"})
+    values = event.model_dump(include={"step", "seq", "split", "prompt", "text"})
     values = {name: value.replace("\0", "") if isinstance(value, str) else value for name, value in values.items()}
     session.execute(insert(Sample).values(job_id=job.id, fence=job.fence, **values).on_conflict_do_nothing())

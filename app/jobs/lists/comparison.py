@@ -139,8 +139,8 @@ def _best(session: Session, job_id: str, ranges: Mapping[str, tuple[float, float
 
 
 def _newest_samples(session: Session, job_ids: Sequence[str]) -> dict[str, Sample]:
-    query = select(Sample).where(Sample.job_id.in_(job_ids)).ext(distinct_on(Sample.job_id))
-    newest = query.order_by(Sample.job_id, Sample.step.desc(), Sample.fence.desc())
+    held_out = select(Sample).where(Sample.job_id.in_(job_ids), Sample.split == "validation")
+    newest = held_out.ext(distinct_on(Sample.job_id)).order_by(Sample.job_id, Sample.step.desc(), Sample.fence.desc())
     return {sample.job_id: sample for sample in session.scalars(newest)}
 
 

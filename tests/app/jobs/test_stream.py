@@ -2,7 +2,7 @@
 
 import json
 import random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -29,7 +29,7 @@ class Viewer:
         self.cursor = ""
         self.points: dict[str, dict[int, Any]] = {}
         self.doubles: list[Any] = []
-        self.samples: list[tuple[int, str]] = []
+        self.samples: list[tuple[tuple[int, str], str]] = []
         self.history: list[int] = []
         self.checkpoints: list[int] = []
         self.attempts: list[dict[str, Any]] = []
@@ -56,7 +56,7 @@ class Viewer:
             known.update(zip(curve["steps"], curve["values"], strict=True))
 
     def on_sample(self, data: dict[str, Any]) -> None:
-        self.samples.append((data["step"], data["text"]))
+        self.samples.append(((data["step"], data["split"]), data["text"]))
 
     def on_history(self, data: dict[str, Any]) -> None:
         self.history.append(data["seq"])
@@ -84,7 +84,12 @@ def lines(seq: int, step: int) -> list[events.Event]:
     if step % 5 == 0:
         values = {"eval_loss": 6.0 / step}
         written.append(events.PointsEvent(seq=seq + 1, at=float(seq), step=step, values=values))
-        written.append(events.SampleEvent(seq=seq + 2, at=float(seq), step=step, prompt="In", text=f"at {step}"))
+        for place, split in enumerate(get_args(events.SampleSplit)):
+            text = f"{split} at {step}"
+            sample = events.SampleEvent(
+                seq=seq + 2 + place, at=float(seq), step=step, split=split, prompt="In", text=text
+            )
+            written.append(sample)
     return written
 
 
@@ -186,7 +191,7 @@ def test_a_viewer_joining_at_any_times_gets_each_event_once(alice_user: Person, 
     assert viewer.job["step"] == run.step
     with db.transaction() as session:
         kept = stream.samples(session, job_id=run.job_id)
-    assert {sample.step: sample.text for sample in kept}.items() <= dict(viewer.samples).items()
+    assert {(sample.step, sample.split): sample.text for sample in kept}.items() <= dict(viewer.samples).items()
 
 
 def test_two_viewers_get_from_the_hub_what_each_would_get_alone(run: StreamedJob) -> None:
@@ -249,7 +254,7 @@ def test_steps_are_taken_back_once_an_attempt_has_its_resume_point(run: Streamed
     viewer.take(run.read(viewer.cursor))
     assert sorted(viewer.points["loss"]) == [*range(1, 10)]
     with db.transaction() as session:
-        assert [sample.step for sample in stream.samples(session, job_id=run.job_id)] == [5]
+        assert [sample.step for sample in stream.samples(session, job_id=run.job_id)] == [5, 5]
     run.begin(4)
     viewer.take(run.read(viewer.cursor))
     assert sorted(viewer.points["loss"]) == [1, 2, 3, 4]

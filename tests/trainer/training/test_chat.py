@@ -12,6 +12,8 @@ from tests.trainer.bases import start_from
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import checkpoint_of, of_kind, series
 from trainer.data.chat_template import preset
+from trainer.data.tokenized_records import TokenizedRecords
+from trainer.datasets.prepare import read
 from trainer.run_dir import RunDir, verify
 
 STEPS, SAVED = 120, 60
@@ -63,12 +65,21 @@ def test_a_model_learns_the_answers_of_conversations(chatted: RunDir) -> None:
 
 def test_the_same_prompt_is_answered_at_every_evaluation(chatted: RunDir) -> None:
     samples = of_kind(chatted, "sample")
-    (prompt,) = {sample.prompt for sample in samples}
-    thing = next(thing for thing in chat_fixtures.THINGS if thing in prompt)
+    assert [sample.step for sample in samples] == [0, 0, SAVED, SAVED, STEPS, STEPS]
+    for split in ("validation", "train"):
+        before, *_rest, after = (sample for sample in samples if sample.split == split)
+        thing = next(thing for thing in chat_fixtures.THINGS if thing in after.prompt)
+        assert before.prompt == after.prompt in [question.format(thing) for question in chat_fixtures.QUESTIONS]
+        assert before.text != chat_fixtures.FACTS[thing] == after.text
 
-    assert [sample.step for sample in samples] == [0, SAVED, STEPS]
-    assert prompt in [question.format(thing) for question in chat_fixtures.QUESTIONS]
-    assert samples[0].text != chat_fixtures.FACTS[thing] == samples[-1].text
+
+def test_one_prompt_is_held_out_and_the_other_one_is_taught(chatted: RunDir) -> None:
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(chatted.tokenizer_path(1))
+    records = TokenizedRecords(Path(read(chatted, 1).tokens), chatted.spec())
+    texts = {"validation": records.validation, "train": records.train}
+    for sample in of_kind(chatted, "sample")[:2]:
+        first = tokenizer.decode(records.segments(int(texts[sample.split][0]))[0][0])
+        assert sample.prompt in first
 
 
 def test_a_checkpoint_keeps_the_chat_template(chatted: RunDir) -> None:
@@ -121,11 +132,11 @@ def test_a_model_learns_completions(fork_server: GangForkServer, home: Path, voc
         fork_server, chat_fixtures.make_records_run(home, "completed", "completion", records, vocabulary, **steps)
     )
     tokenizer = PreTrainedTokenizerFast.from_pretrained(run_dir.tokenizer_path(1))
-    before, after = of_kind(run_dir, "sample")
+    before, taught_before, after, taught_after = of_kind(run_dir, "sample")
 
     blind = chat_fixtures.blind_loss(tokenizer, [record["completion"] for record in records])
     assert series(run_dir, "eval_loss")[40] < 0.25 * blind
-    assert before.prompt == after.prompt
+    assert before.prompt == after.prompt != taught_before.prompt == taught_after.prompt
     assert after.text == next(r["completion"] for r in records if r["prompt"] == after.prompt)
 
 
@@ -161,7 +172,9 @@ def test_a_chat_model_learns_preferences_and_resumes_with_the_same_bits(
     assert series(whole, "eval_loss")[16] < 0.7 * math.log(2)
     assert series(whole, "eval_reward_accuracy")[16] > 0.9
     assert series(whole, "eval_reward_margin")[16] > 0.5
-    assert of_kind(whole, "sample")[0].text != of_kind(whole, "sample")[-1].text
+    first, *_rest, last = (sample for sample in of_kind(whole, "sample") if sample.split == "validation")
+    assert first.prompt == last.prompt
+    assert first.text != last.text
     for name in ("loss", "eval_loss", "eval_reward_margin"):
         after = {step: value for step, value in series(whole, name).items() if step > 8}
         assert series(again, name) == after

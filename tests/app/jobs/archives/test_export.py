@@ -109,7 +109,8 @@ def test_it_holds_spec_curves_samples_and_tokenizer(alice_api: TestClient, job_i
     assert TrainSpec.model_validate_json(files["spec.json"]) == factories.row(job_id).spec
     rows = list(csv.DictReader(files["metrics.csv"].decode().splitlines()))
     assert [row["step"] for row in rows] == [str(step) for step in range(1, 31)]
-    assert json.loads(files["samples.jsonl"]) == {"step": 10, "prompt": "In", "text": "the 起初\n"}
+    sample = {"step": 10, "split": "validation", "prompt": "In", "text": "the 起初\n"}
+    assert json.loads(files["samples.jsonl"]) == sample
     assert files["tokenizer/tokenizer.json"] == b"{}"
 
 

@@ -47,6 +47,19 @@ def test_best_values_and_different_fields_are_found(alice_api: TestClient, alice
     assert answer["jobs"][0]["tokens_per_step"] == 64 * spec["sequence_length"]
 
 
+def test_the_newest_answer_to_the_held_out_prompt_stands_for_a_job(
+    alice_api: TestClient, alice_user: Person, corpus: str
+) -> None:
+    job_id, fence = factories.started(alice_user, corpus)
+    samples = [
+        events.SampleEvent(seq=n, at=1.0, step=step, split=split, prompt="In", text=f"{split} at {step}")
+        for n, (step, split) in enumerate([(0, "validation"), (0, "train"), (10, "validation"), (10, "train")], 1)
+    ]
+    factories.record(job_id, fence, samples)
+    (job,) = alice_api.get("/api/v1/jobs/compare", params={"job": [job_id]}).json()["jobs"]
+    assert job["sample"] == {"step": 10, "split": "validation", "prompt": "In", "text": "validation at 10"}
+
+
 def test_jobs_of_others_are_not_compared(bob_api: TestClient, alice_user: Person, corpus: str) -> None:
     job_id = trained(alice_user, corpus, [5.0])
     answer = bob_api.get("/api/v1/jobs/compare", params={"job": [job_id]})
