@@ -8,6 +8,7 @@ from pathlib import Path
 
 from app.client.commands import root as client_commands
 from app.core.settings import Settings
+from app.corpora.cleaning import preview as cleaning_preview
 from app.launcher.cli import cli
 from app.playground import failures
 from app.web.problem_types import PROBLEM_TYPES, http_problem
@@ -103,7 +104,7 @@ def error_codes(path: Path) -> set[str]:
 def test_every_error_code_has_a_meaning_and_every_meaning_a_code(root: Path) -> None:
     raised = {code for path in root.glob("app/**/*.py") for code in error_codes(path)}
     raised |= {http_problem(status, "", {}).code for status in range(400, 600)}
-    raised |= {*failures.codes(), *limits.MESSAGES}
+    raised |= {*failures.codes(), *limits.MESSAGES, *cleaning_preview.REFUSALS}
     missing = sorted(raised - PROBLEM_TYPES.keys())
     assert missing == [], "describe them in app/web/problem_types.py"
     assert PROBLEM_TYPES.keys() - raised == set()

@@ -16,6 +16,8 @@ MESSAGES = {
     "place of messages.",
     "score_unfit": "A {model_type} does not predict the tokens of a text, so it cannot score one. Choose a model that "
     "continues texts, or a BERT or RoBERTa trained on text.",
+    "perplexity_unfit": "A {model_type} cannot score documents, because it does not predict a text token by token from "
+    "its beginning. Choose a model that continues texts.",
     "fill_mask_unfit": "A {model_type} has not learned to fill masks. Choose a BERT or RoBERTa trained on text.",
     "classify_unfit": "A {model_type} has no labels to choose from. Choose a model that was trained to classify.",
     "evaluation_unfit": "A {model_type} cannot be evaluated here, because it does not continue texts. Jobs that "
@@ -81,8 +83,8 @@ class Traits(BaseModel):
 
 
 def limit(traits: Traits, use: str) -> Limit | None:
-    """Why a model cannot be used for "generate", "messages" (a conversation), "evaluate", "gguf", an objective, or one
-    of INSPECTIONS.
+    """Why a model cannot be used for "generate", "messages" (a conversation), "evaluate", "perplexity" (of documents),
+    "gguf", an objective, or one of INSPECTIONS.
     """
     if use in INSPECTIONS:
         return _inspection_limit(traits, use)
@@ -91,9 +93,9 @@ def limit(traits: Traits, use: str) -> Limit | None:
     if traits.turns_text and use in ("generate", "messages"):
         return None if use == "generate" else Limit(code="messages_unfit", values={"model_type": traits.kind})
     if not traits.writes_text:
-        code = {"evaluate": "evaluation_unfit", "gguf": "gguf_family"}.get(use, "checkpoint_mute")
+        codes = {"evaluate": "evaluation_unfit", "perplexity": "perplexity_unfit", "gguf": "gguf_family"}
         families = {"families": ", ".join(GGUF_MODEL_TYPES)} if use == "gguf" else {}
-        return Limit(code=code, values={"model_type": traits.kind, **families})
+        return Limit(code=codes.get(use, "checkpoint_mute"), values={"model_type": traits.kind, **families})
     if use == "gguf":
         return traits.gguf_limit
     if use == "messages":

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.background_tasks import failures, service
 from app.background_tasks.schemas import ExportRequest
+from app.checkpoints import usable_models
 from app.core import db
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
@@ -132,7 +133,7 @@ def _model_link(session: Session, checkpoint_id: str | None, model_id: str | Non
 def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str, Any]:
     """What the form of exports of a checkpoint or an imported model offers."""
     try:
-        subject = service.subject(session, principal=principal, subject_id=subject_id)
+        subject = usable_models.subject(session, principal=principal, subject_id=subject_id)
     except PanelError as error:
         if error.code == "checkpoint_unknown":
             raise PanelError(404, "checkpoint_unknown", error.message) from error

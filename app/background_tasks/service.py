@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from sqlalchemy import or_, select
@@ -11,45 +10,20 @@ from sqlalchemy.orm import Session
 from app.background_tasks import outcomes
 from app.background_tasks.schemas import EvaluationRequest, ExportRequest
 from app.base_models import limits
-from app.base_models import service as base_models
-from app.checkpoints import service as checkpoints
+from app.checkpoints.usable_models import Subject, memory_bytes, subject
 from app.core import background_tasks, db, paging, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import TaskOptions
-from app.core.models import BackgroundTask, Checkpoint, ImportedModel, Job
-from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
+from app.core.models import BackgroundTask
+from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
-from trainer.limits import Limit, Traits, limit
-from trainer.spec import TrainSpec
+from trainer.limits import Limit
 
 T = TypeVar("T")
 
-TORCH_BYTES = 2 * 2**30  # of memory that an export or an evaluation needs besides the weights
-
-
 # ---- exports and evaluations ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What is exported or evaluated: a checkpoint with its job's spec, or an imported base model."""
-
-    checkpoint: Checkpoint | None
-    model: ImportedModel | None
-    spec: TrainSpec | None  # of the checkpoint's job
-    traits: Traits
-
-    @property
-    def formats(self) -> list[str]:
-        """The formats that it can be exported in."""
-        fits = {
-            "safetensors": True,
-            "adapter": self.spec is not None and self.spec.tuning != "full",
-            "gguf": limit(self.traits, "gguf") is None,
-        }
-        return [name for name, is_fit in fits.items() if is_fit]
 
 
 def export(session: Session, *, principal: Principal, request: ExportRequest) -> BackgroundTask:
@@ -91,26 +65,6 @@ def check_corpora(
             raise bad_field("judge", "judge_missing", message)
 
 
-def subject(
-    session: Session, *, principal: Principal, subject_id: str, for_update: bool = False, field: str = "checkpoint"
-) -> Subject:
-    """A checkpoint whose files exist, or an imported model that is ready. Raises at `field`."""
-    model = base_models.find(session, principal=principal, model_id=subject_id, for_update=for_update)
-    if model is not None:
-        base_models.check_ready(model, field)
-        return Subject(None, model, None, model.facts)
-    try:
-        checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=subject_id, for_update=for_update)
-    except PanelError as error:
-        why = in_trash() if is_in_trash(session, ImportedModel, subject_id, principal=principal) else error
-        code = why.code if why.code == "in_trash" else "checkpoint_unknown"
-        raise bad_field(field, code, why.message) from error
-    if checkpoint.state != "ready":
-        raise bad_field(field, "checkpoint_corrupt", _("The files of this checkpoint are damaged."))
-    spec = session.get_one(Job, checkpoint.job_id).spec
-    return Subject(checkpoint, None, spec, limits.traits_of_checkpoints(session, spec))
-
-
 def start(
     verb: Callable[..., BackgroundTask],
     principal: Principal,
@@ -132,7 +86,7 @@ def _queue(
     request: ExportRequest | EvaluationRequest,
     judge: Subject | None = None,
 ) -> BackgroundTask:
-    weights = max(_weight_bytes(each) for each in (of, judge) if each is not None)
+    weights = max(each.num_bytes for each in (of, judge) if each is not None)
     return background_tasks.enqueue(
         session,
         kind=kind,
@@ -140,18 +94,9 @@ def _queue(
         checkpoint_id=of.checkpoint.id if of.checkpoint is not None else None,
         model_id=of.model.id if of.model is not None else None,
         options=TaskOptions(**request.model_dump(exclude={"checkpoint"})),
-        # Besides the weights, a second copy while they are converted or compared, and torch.
-        memory_bytes=3 * weights + TORCH_BYTES,
-        disk_bytes=_weight_bytes(of) if kind == "export" else 0,
+        memory_bytes=memory_bytes(weights),
+        disk_bytes=of.num_bytes if kind == "export" else 0,
     )
-
-
-def _weight_bytes(of: Subject) -> int:
-    """The size of the files of a model."""
-    files = (
-        of.checkpoint.manifest.files if of.checkpoint is not None else of.model.files if of.model is not None else []
-    )
-    return sum(file.size for file in files if not file.name.startswith(checkpoints.RESUME))
 
 
 # ---- all tasks ------------------------------------------------------------------------------------------------------

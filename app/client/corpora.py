@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .corpus_shapes import ChangesInfo, CorpusFileInfo, MatchInfo, StatisticsInfo
+from .corpus_shapes import ChangesInfo, CleaningInfo, CleaningPreviewInfo, CorpusFileInfo, MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
 from .labels import label_changes
-from .shapes import ChangedRowsInfo, CleaningInfo, CleaningPreviewInfo, CorpusInfo, DocumentInfo
+from .shapes import ChangedRowsInfo, CorpusInfo, DocumentInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
 

@@ -1,8 +1,8 @@
-"""What the server answers about the contents of corpora: their statistics, and what a search finds."""
+"""What the server answers about the contents of corpora: statistics, what a search finds, and what cleaning did."""
 
 from datetime import datetime
 
-from .shapes import Progress, Shape
+from .shapes import JsonObject, Progress, Shape
 
 
 class CountedDocumentInfo(Shape):
@@ -125,3 +125,70 @@ class ChangesInfo(Shape):
     replaced: list[str]
     removed: list[str]
     num_same: int
+
+
+class CleaningExampleInfo(Shape):
+    """A document that a step of a recipe changed, or removed (`after` is None). `message` says why."""
+
+    document: int
+    before: str
+    after: str | None
+    reason: str
+    message: str
+
+
+class ScoresInfo(Shape):
+    """The scores that a step filtered by: a histogram whose bar n counts the documents from edge n to edge n + 1, and
+    the limits beyond which they were removed. `unit` is perplexity or bits_per_byte.
+    """
+
+    unit: str
+    num_unscored: int
+    low: float | None
+    high: float | None
+    edges: list[float]
+    counts: list[int]
+
+
+class CleaningStepInfo(Shape):
+    """What a step of a recipe did, with a sample of at most 20 documents."""
+
+    name: str
+    settings: JsonObject
+    num_seen: int
+    num_removed: int
+    num_changed: int
+    num_places: int
+    removed_characters: int
+    scores: ScoresInfo | None
+    examples: list[CleaningExampleInfo]
+
+
+class CleaningPreviewInfo(Shape):
+    """What a recipe would do with the first documents of a corpus."""
+
+    num_documents: int
+    num_left: int
+    steps: list[CleaningStepInfo]
+
+
+class ScoringModelInfo(Shape):
+    """A checkpoint or base model that scored documents; `sha256` is that of the names and hashes of its files."""
+
+    name: str
+    sha256: str
+
+
+class CleaningInfo(Shape):
+    """How a version of a corpus was made from another one."""
+
+    parent_id: str
+    parent_version: int
+    parent_sha256: str
+    sha256: str | None
+    corpora: dict[str, str]
+    models: dict[str, ScoringModelInfo]
+    num_documents: int
+    num_left: int | None
+    recipe: list[JsonObject]
+    steps: list[CleaningStepInfo]

@@ -154,51 +154,6 @@ class CorpusInfo(Shape):
     parsed_at: datetime | None
 
 
-class CleaningExampleInfo(Shape):
-    """A document that a step of a recipe changed, or removed (`after` is None). `message` says why."""
-
-    document: int
-    before: str
-    after: str | None
-    reason: str
-    message: str
-
-
-class CleaningStepInfo(Shape):
-    """What a step of a recipe did, with a sample of at most 20 documents."""
-
-    name: str
-    settings: JsonObject
-    num_seen: int
-    num_removed: int
-    num_changed: int
-    num_places: int
-    removed_characters: int
-    examples: list[CleaningExampleInfo]
-
-
-class CleaningPreviewInfo(Shape):
-    """What a recipe would do with the first documents of a corpus."""
-
-    num_documents: int
-    num_left: int
-    steps: list[CleaningStepInfo]
-
-
-class CleaningInfo(Shape):
-    """How a version of a corpus was made from another one."""
-
-    parent_id: str
-    parent_version: int
-    parent_sha256: str
-    sha256: str | None
-    corpora: dict[str, str]
-    num_documents: int
-    num_left: int | None
-    recipe: list[JsonObject]
-    steps: list[CleaningStepInfo]
-
-
 class DocumentInfo(Shape):
     """The beginning of a document of a corpus."""
 

@@ -117,6 +117,20 @@ class ParseReport(_Stored):
     candidates: list[EncodingCandidate] = []
 
 
+class ScoreHistogram(_Stored):
+    """The distribution of the scores that a step filtered by. Bar n counts the scores from edge n to edge n + 1.
+
+    `unit` is perplexity or bits_per_byte, `low` and `high` are the limits beyond which documents were removed.
+    """
+
+    unit: str
+    num_unscored: int = 0  # documents that are too short
+    low: float | None = None
+    high: float | None = None
+    edges: list[float] = []
+    counts: list[int] = []
+
+
 class CleaningStep(_Stored):
     """What a step of a recipe did: documents that reached it, that it removed and changed, places that it changed in
     these, and how many characters fewer are left.
@@ -127,6 +141,15 @@ class CleaningStep(_Stored):
     num_changed: int = 0
     num_places: int = 0
     removed_characters: int = 0
+    scores: ScoreHistogram | None = None
+
+
+class CleaningModel(_Stored):
+    """A checkpoint or a base model that scored documents; `sha256` is that of the names and hashes of its files."""
+
+    name: str
+    sha256: str
+    num_bytes: int  # of its files
 
 
 class Cleaning(_Stored):
@@ -141,6 +164,7 @@ class Cleaning(_Stored):
     num_documents: int  # of the parent
     recipe: list[dict[str, JsonValue]]
     corpora: dict[str, str] = {}  # the SHA-256 of the parsed text of each corpus that it was compared with, by ID
+    models: dict[str, CleaningModel] = {}  # those that scored documents, by ID
     steps: list[CleaningStep] = []
 
 

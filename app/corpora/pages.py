@@ -264,7 +264,7 @@ def corpus_page(
         changes = versions.changes(session, before, corpus) if before is not None else None
         mappings = service.named_mappings(session, principal=principal)
         counted = _statistics(session, principal, corpus, tokenizer)
-        cleaning = cleaning_form.context(session, principal, corpus, recipe)
+        cleaning = cleaning_form.context(session, principal, corpus, recipe, recipe_form)
         shared = sharing.context(session, principal, corpus)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
     return page(
@@ -315,7 +315,8 @@ def corpus_page(
         step_names={name: translate(word) for name, word in reasons.STEP_NAMES.items()},
         step_help={name: translate(word) for name, word in reasons.STEP_HELP.items()},
         personal_data={name: translate(word) for name, word in reasons.PERSONAL_DATA_NAMES.items()},
-        **{**cleaning, **({"recipe_form": recipe_form} if recipe_form else {})},
+        score_names={unit: translate(word) for unit, word in reasons.SCORE_NAMES.items()},
+        **cleaning,
     )
 
 

@@ -192,6 +192,15 @@ MESSAGES: dict[str, str | Plural] = {
         "The version that was to be cleaned, or a corpus that it is compared with, was deleted or read again. Start "
         "from the version as it is now, or from another one."
     ),
+    "scoring_model_gone": gettext_noop(
+        "The model that scores the documents was deleted. Start from the version before with another model."
+    ),
+    "scoring_model_unreadable": gettext_noop(
+        "The files of the model that scores the documents cannot be opened. Choose another model."
+    ),
+    "scoring_memory": gettext_noop(
+        "The model that scores the documents needs more memory than this task may use. Choose a smaller model."
+    ),
     "cleaning_memory": gettext_noop(
         "Cleaning was stopped: it needed more than {limit} of memory. Leave out the near duplicates, or split the "
         "corpus."

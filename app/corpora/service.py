@@ -9,6 +9,7 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.orm import Session, aliased
 
+from app.checkpoints import usable_models
 from app.core import audit_log, background_tasks, deleted_directories, labels, quotas, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -348,9 +349,15 @@ def _enqueue_parse(session: Session, corpus: Corpus) -> None:
         kind="parse" if corpus.cleaning is None else "clean",
         owner_id=corpus.owner_id,
         corpus_id=corpus.id,
-        memory_bytes=settings().parse_memory_bytes,
+        memory_bytes=settings().parse_memory_bytes + _scoring_bytes(corpus.cleaning),
         disk_bytes=corpus.num_bytes,
     )
+
+
+def _scoring_bytes(cleaning: Cleaning | None) -> int:
+    """The memory that the models which score documents need."""
+    models = cleaning.models.values() if cleaning is not None else ()
+    return usable_models.memory_bytes(sum(model.num_bytes for model in models)) if models else 0
 
 
 def parse_tasks(session: Session, corpora: Iterable[Corpus]) -> dict[str, BackgroundTask]:

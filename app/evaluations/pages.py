@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from app.background_tasks.pages import METRICS
 from app.background_tasks.schemas import EvaluationSettings
+from app.checkpoints.usable_models import offered_models
 from app.core import db
 from app.core.errors import FieldError, PanelError, bad_field
 from app.core.i18n import _, gettext_noop, translate
@@ -71,7 +72,7 @@ def _draw(
         open_tasks = service.open_evaluations(session, principal=principal)
         offer: dict[str, Any] = {}
         if part != "results":
-            models = service.offered_models(session, principal=principal, wanted=values["models"])
+            models = offered_models(session, principal=principal, wanted=values["models"])
             corpora, _next = corpora_service.list_corpora(session, principal=principal, limit=200)
             offer = {
                 "models": models,

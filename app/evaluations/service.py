@@ -10,24 +10,17 @@ from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
 from app.background_tasks.schemas import EvaluationRequest, EvaluationSettings
-from app.base_models import limits
-from app.base_models import service as base_models
-from app.checkpoints import service as checkpoints
+from app.checkpoints.usable_models import Model, NamedModel, named_model
 from app.core import db, queue
 from app.core.background_tasks import OPEN
 from app.core.errors import PanelError, bad_field
-from app.core.formatting import number
 from app.core.i18n import _
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import CorpusScores, TaskOptions
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel
 from app.core.principal import Principal, visible_to
-from trainer.limits import limit
-
-Model = Checkpoint | ImportedModel
 
 MAX_TASKS = 500  # the newest evaluations, whose scores are compared
-MAX_OFFERED = 40  # checkpoints, the best of each job, and as many imported models
 MAX_MODELS = 16  # of one request
 # The metric that models are compared by, for each kind of corpus, and whether more of it is better.
 MAIN_METRICS = {
@@ -40,20 +33,10 @@ MAIN_METRICS = {
 
 
 @dataclass(frozen=True)
-class EvaluatedModel:
-    """A checkpoint or an imported model. `corpora` are those that its job was trained on."""
-
-    id: str
-    name: str
-    path: str  # of its page
-    corpora: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Score:
     """How a model did on a corpus, by the main metric of its kind, with the 95 % interval where it has one."""
 
-    model: EvaluatedModel
+    model: NamedModel
     value: float
     interval: tuple[float, float] | None
     num_documents: int
@@ -110,40 +93,6 @@ def start(principal: Principal, models: Sequence[str], settings: EvaluationSetti
     queue.flush_outbox()
 
 
-def offered_models(session: Session, *, principal: Principal, wanted: Sequence[str] = ()) -> list[EvaluatedModel]:
-    """The models that can be evaluated: those wanted, the best checkpoint of each job, and imported models."""
-    rows: dict[str, Model] = {}
-    for model_id in wanted:
-        try:
-            of = background_tasks.subject(session, principal=principal, subject_id=model_id)
-        except PanelError:
-            continue
-        row: Model | None = of.checkpoint or of.model
-        if row is not None:
-            rows[model_id] = row
-    best = checkpoints.best_of_newest_jobs(session, principal=principal, limit=MAX_OFFERED)
-    imported, _next = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
-    offered: list[Model] = [*best, *imported]
-    rows |= {row.id: row for row in offered}
-    return [named_model(session, row) for row in rows.values() if _can_be_evaluated(session, row)]
-
-
-def _can_be_evaluated(session: Session, row: Model) -> bool:
-    if isinstance(row, ImportedModel):
-        return limit(row.facts, "evaluate") is None
-    spec = session.get_one(Job, row.job_id).spec
-    return limit(limits.traits_of_checkpoints(session, spec), "evaluate") is None
-
-
-def named_model(session: Session, row: Model) -> EvaluatedModel:
-    """A model as lists name it."""
-    if isinstance(row, ImportedModel):
-        return EvaluatedModel(row.id, row.name, f"/models/{row.id}")
-    job = session.get_one(Job, row.job_id)
-    name = f"{job.name} · {_('step {n}', n=number(row.step))}"
-    return EvaluatedModel(row.id, name, f"/checkpoints/{row.id}", tuple(job.spec.corpora))
-
-
 def comparisons(session: Session, *, principal: Principal) -> list[CorpusComparison]:
     """The user's scores by corpus and settings, the newest corpus first."""
     rows = _newest_scores(session, principal)
@@ -187,7 +136,7 @@ def _num_fewshot(row: StoredScores) -> int:
     return 0 if row.scores.kind == "text" else row.options.num_fewshot
 
 
-def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[BackgroundTask, EvaluatedModel]]:
+def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[BackgroundTask, NamedModel]]:
     """The user's evaluations that wait or run, newest first, each with its model."""
     query = select(BackgroundTask).where(
         visible_to(BackgroundTask.owner_id, principal),
@@ -200,7 +149,7 @@ def open_evaluations(session: Session, *, principal: Principal) -> list[tuple[Ba
     return [(task, models[model_id]) for task, model_id in zip(tasks, ids, strict=True)]
 
 
-def _models(session: Session, ids: set[str]) -> dict[str, EvaluatedModel]:
+def _models(session: Session, ids: set[str]) -> dict[str, NamedModel]:
     """Those of the models that exist, by their IDs."""
     rows: list[Model] = [
         *session.scalars(select(Checkpoint).where(Checkpoint.id.in_(ids))),
@@ -209,9 +158,7 @@ def _models(session: Session, ids: set[str]) -> dict[str, EvaluatedModel]:
     return {row.id: named_model(session, row) for row in rows}
 
 
-def _comparison(
-    group: list[StoredScores], names: dict[str, str], models: dict[str, EvaluatedModel]
-) -> CorpusComparison:
+def _comparison(group: list[StoredScores], names: dict[str, str], models: dict[str, NamedModel]) -> CorpusComparison:
     newest = group[0]
     of, options = newest.scores, newest.options
     metric, is_more_better = MAIN_METRICS[of.kind]

@@ -68,11 +68,11 @@ def _versions(session: Session, corpora: Sequence[Corpus]) -> dict[tuple[str, in
 
 
 def _corpus_sources(corpus: Corpus, versions: dict[tuple[str, int], str]) -> list[str | None]:
-    """A cleaned version comes of another one, generated records of documents, a model and the version that they were
-    added to, others of the version before.
+    """A cleaned version comes of another one and of the models that scored its documents, generated records of
+    documents, a model and the version that they were added to, others of the version before.
     """
     if corpus.cleaning is not None:
-        return [corpus.cleaning.parent_id]
+        return [corpus.cleaning.parent_id, *corpus.cleaning.models]
     before = versions.get((corpus.lineage_id, corpus.version - 1))
     if corpus.synthesis is not None:
         return [corpus.synthesis.parent_id, corpus.synthesis.model_id, before]
@@ -104,6 +104,7 @@ def products(session: Session, principal: Principal, rows: Sequence[Row]) -> lis
         Corpus: or_(
             Corpus.lineage_id.in_(lineages),
             Corpus.cleaning["parent_id"].as_string().in_(corpora),
+            *(func.jsonb_exists(Corpus.cleaning["models"], model_id) for model_id in models),
             Corpus.synthesis["parent_id"].as_string().in_(corpora),
             Corpus.synthesis["model_id"].as_string().in_(models),
         ),

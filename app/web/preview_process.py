@@ -10,7 +10,7 @@ from app.core.node_budget import NoRoom, node_budget
 from app.core.settings import ROOT
 from app.web.pools import Pool
 from trainer.events import EXIT_BAD_INPUT
-from trainer.processes.child_environment import child_environment
+from trainer.processes.child_environment import TORCH_IMPORT_ENVIRONMENT, child_environment
 from trainer.processes.child_limits import ChildLimits, limited_command
 
 MEMORY_BYTES = 1 << 30  # of the child with all that it imports
@@ -26,19 +26,27 @@ class PreviewRefused(Exception):
 
 
 def run(
-    module: str, *arguments: str, too_slow: Callable[[], PanelError], text: str = "", limits: ChildLimits = LIMITS
+    module: str,
+    *arguments: str,
+    too_slow: Callable[[], PanelError],
+    text: str = "",
+    limits: ChildLimits = LIMITS,
+    memory_bytes: int = MEMORY_BYTES,
+    num_threads: int = 1,
 ) -> str:
-    """The JSON that `python -m MODULE ARGUMENTS` prints; `text` is its standard input.
+    """The JSON that `python -m MODULE ARGUMENTS` prints; `text` is its standard input. `memory_bytes` of the node are
+    reserved for it, `num_threads` are those of torch.
 
     Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
     """
+    threads = {"OMP_NUM_THREADS": str(num_threads), "RAYON_NUM_THREADS": "1"}
     child_command = limited_command(limits, [sys.executable, "-m", module, *arguments])
     try:
-        with node_budget().wait_for(MEMORY_BYTES, seconds=ROOM_SECONDS):
+        with node_budget().wait_for(memory_bytes, seconds=ROOM_SECONDS):
             child = subprocess.run(
                 child_command,
                 cwd=ROOT,
-                env=child_environment("tokenizer", RAYON_NUM_THREADS="1"),
+                env=child_environment("tokenizer", **threads, **TORCH_IMPORT_ENVIRONMENT),
                 input=text,
                 capture_output=True,
                 text=True,

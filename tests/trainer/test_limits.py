@@ -63,6 +63,12 @@ def test_every_reason_is_a_whole_sentence() -> None:
     assert {reason.code for reason in reasons} <= set(MESSAGES)
 
 
+def test_only_what_continues_texts_scores_documents() -> None:
+    traits = [WRITES, Traits(model_type="bert"), Traits(model_type="t5"), Traits(model_type="gpt2", is_classifier=True)]
+    codes = [reason.code if (reason := limit(each, "perplexity")) else None for each in traits]
+    assert codes == [None, "perplexity_unfit", "perplexity_unfit", "perplexity_unfit"]
+
+
 def test_a_classifier_is_called_one() -> None:
     reason = limit(Traits(model_type="qwen2", is_classifier=True), "generate")
 

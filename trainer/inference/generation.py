@@ -97,6 +97,17 @@ def require_length(model: PreTrainedModel, ids: Sequence[int]) -> None:
         raise PromptTooLong(len(ids), context_of(model))
 
 
+def pick_device() -> str:
+    """The GPU with the most memory free, or the CPU."""
+    count = torch.cuda.device_count()
+    return f"cuda:{max(range(count), key=lambda i: int(torch.cuda.mem_get_info(i)[0]))}" if count else "cpu"
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an allocation failed, in Python or in torch."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
 def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
     """Open the weights of a checkpoint with the head that they have: fp32 on a CPU, as stored on a GPU."""
     transformers_logging.disable_progress_bar()

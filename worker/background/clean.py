@@ -1,6 +1,7 @@
 """Cleans a version of a corpus in a sandboxed child, which makes another version."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora.cleaning import service
 from app.corpora.cleaning.recipe import RECIPE_FILE, SCRATCH_BYTES
-from trainer.processes.child_environment import child_environment
+from trainer.processes.child_environment import TORCH_IMPORT_ENVIRONMENT, child_environment
 from trainer.processes.child_limits import ChildLimits
 from worker.background import parse
 from worker.background.lease import Lease
@@ -29,15 +30,20 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
             return {}
         cleaning = corpus.cleaning
         recipe = service.child_recipe(session, cleaning)
+        models = service.model_places(session, cleaning.models)
     if recipe is None:
         return {"failed": {"problems": [{"code": "parent_gone"}]}}
+    if models is None:
+        return {"failed": {"problems": [{"code": "scoring_model_gone"}]}}
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / RECIPE_FILE).write_text(json.dumps(recipe))
+    (directory / RECIPE_FILE).write_text(json.dumps({**recipe, "models": models}))
+    own_environment = child_environment("export", **TORCH_IMPORT_ENVIRONMENT)
+    environment = own_environment if models else child_environment("parse", **ONE_THREAD)
     closing, status = runner.run_sandboxed(
-        command(directory),
-        child_environment("parse", **ONE_THREAD),
+        command(directory, task.memory_bytes),
+        environment,
         lease.renew,
-        limits=limits(recipe),
+        limits=limits(recipe, task.memory_bytes if models else None),
         directory=directory,
     )
     with db.transaction() as session:
@@ -48,19 +54,24 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     return closing or {"failed": {"problems": [{"code": "cleaning_died", "status": status}]}}
 
 
-def limits(recipe: dict[str, Any]) -> ChildLimits:
-    """The limits of the child. JSON writes a control character as six, and masks may be longer than what they mask."""
+def limits(recipe: dict[str, Any], num_reserved_bytes: int | None = None) -> ChildLimits:
+    """The limits of the child; with models, of all that is reserved for them. JSON writes a control character as six,
+    and masks may be longer than what they mask.
+    """
     size = sum(file.stat().st_size for file in Path(recipe["path"]).glob("*.bin"))
+    memory_bytes, num_threads = settings().parse_memory_bytes, 1
+    if num_reserved_bytes is not None:  # twice, as mapped weights count without taking memory
+        memory_bytes, num_threads = 2 * num_reserved_bytes, os.cpu_count() or 1
     return ChildLimits(
-        memory_bytes=settings().parse_memory_bytes,
-        cpu_seconds=settings().clean_cpu_seconds,
+        memory_bytes=memory_bytes,
+        cpu_seconds=settings().clean_cpu_seconds * num_threads,
         file_bytes=8 * size + SCRATCH_BYTES,
     )
 
 
-def command(directory: Path) -> list[str]:
+def command(directory: Path, memory_bytes: int) -> list[str]:
     """The command line of the child."""
-    memory = f"--memory={settings().parse_memory_bytes}"
+    memory = f"--memory={memory_bytes}"
     return [sys.executable, "-m", "worker.sandbox.cleaning.clean", str(directory), memory]
 
 

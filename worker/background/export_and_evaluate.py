@@ -9,9 +9,10 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.background_tasks import facts, service
+from app.checkpoints import usable_models
 from app.core import db, storage
 from app.core.json_shapes import TaskOptions
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import service as corpora_service
 from trainer.events import EXIT_BAD_INPUT
 from trainer.processes.child_environment import child_environment
@@ -97,10 +98,8 @@ def _base(session: Session, checkpoint: Checkpoint) -> str | None:
 
 def _weights(session: Session, model_id: str | None) -> str | None:
     """The directory of a checkpoint or an imported model, if it still exists."""
-    checkpoint = session.get(Checkpoint, model_id) if model_id else None
-    if checkpoint is not None:
-        return str(storage.checkpoint(checkpoint.path)) if checkpoint.state == "ready" else None
-    return str(storage.base_model(model_id)) if model_id and session.get(ImportedModel, model_id) else None
+    path = usable_models.directory(session, model_id) if model_id else None
+    return str(path) if path is not None else None
 
 
 def command(assignment: ModelAssignment) -> list[str]:

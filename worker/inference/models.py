@@ -232,7 +232,8 @@ class Models:
             self._failures[path] = time.monotonic(), refusal.code
         except Exception as error:  # whatever a library makes of a strange model
             log.warning("deployed model %s cannot be loaded: %s", path, error)
-            self._failures[path] = time.monotonic(), "memory_exceeded" if is_memory_error(error) else "inference_failed"
+            code = "memory_exceeded" if generation.is_memory_error(error) else "inference_failed"
+            self._failures[path] = time.monotonic(), code
         finally:
             self._loading.discard(path)
 
@@ -323,7 +324,7 @@ class Models:
             with _OPENING:
                 return open_model()
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            if is_memory_error(error):
+            if generation.is_memory_error(error):
                 raise
             log.warning("checkpoint %s cannot be opened: %s", path, error)
             raise GenerationRefused("checkpoint_broken") from error
@@ -341,11 +342,6 @@ class Models:
             self.memory_limit = MARGIN_BYTES + models
             total = torch.cuda.mem_get_info(self._device)[1]
             torch.cuda.set_per_process_memory_fraction(min(1.0, self.memory_limit / total), self._device)
-
-
-def is_memory_error(error: BaseException) -> bool:
-    """Whether an allocation failed, in Python or in torch."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _expected_bytes(num_file_bytes: int) -> int:

@@ -33,7 +33,7 @@ from app.playground.schemas import (
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.tokenizer_process import CallStopped
 from trainer.formats import jsonlines
-from trainer.inference import grammar_check, inspection
+from trainer.inference import generation, grammar_check, inspection
 from trainer.inference.grammar import GrammarConstraint
 from trainer.inference.inspection import TokenScore
 from trainer.inference.sampling import SamplingSettings, TokenChoice
@@ -41,7 +41,7 @@ from trainer.inference.text_pieces import MarkedDecoder, TextPiece, TokenDecoder
 from trainer.inference.tool_calls import ToolCallParser
 from trainer.inference.tool_grammar import call_grammar
 from worker.inference.inspection_tasks import INSPECTIONS
-from worker.inference.models import GenerationRefused, Models, SandboxedModel, is_memory_error
+from worker.inference.models import GenerationRefused, Models, SandboxedModel
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,6 @@ NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd o
 MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
 MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
-
-
-def _pick_device() -> str:
-    """The GPU with the most memory free, or the CPU."""
-    count = torch.cuda.device_count()
-    return f"cuda:{max(range(count), key=lambda i: int(torch.cuda.mem_get_info(i)[0]))}" if count else "cpu"
 
 
 # ---- one request ----------------------------------------------------------------------------------------------------
@@ -85,7 +79,7 @@ def _answer(conn: socket.socket, models: Models) -> None:
 
 def _failure(error: Exception, request_id: str, memory_limit: int) -> GenerationMessage:
     """What an unforeseen exception of a library is for the user."""
-    if is_memory_error(error):
+    if generation.is_memory_error(error):
         log.warning("generation %s needed more memory than %s bytes", request_id, memory_limit)
         return GenerationMessage(event="failure", code="memory_exceeded", values={"limit_bytes": memory_limit})
     log.exception("generation %s failed", request_id, exc_info=error)
@@ -276,7 +270,7 @@ def serve(leash: socket.socket) -> None:
     """Serve the generations whose sockets arrive over this connection, until it closes or is idle for long."""
     os.nice(NICENESS)
     torch.set_num_threads(os.cpu_count() or 1)
-    models = Models(_pick_device())
+    models = Models(generation.pick_device())
     streams: list[threading.Thread] = []
     idle_since = time.monotonic()
     while True:

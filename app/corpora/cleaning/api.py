@@ -24,6 +24,7 @@ from app.web.problem_types import errors
 router = APIRouter(route_class=ApiRoute, tags=["corpora"])
 _RECIPE_ERRORS = (
     *("corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_same", "limits_crossed", "language_unknown"),
+    *("scorer_unclear", "checkpoint_unknown", "checkpoint_corrupt", "model_unready", "perplexity_unfit"),
 )
 
 
@@ -41,12 +42,17 @@ def clean_corpus(principal: Submitter, corpus_id: Id, body: CleaningRequest) -> 
 
 @router.post(
     "/corpora/{corpus_id}/preview-cleaning",
-    responses=errors(*_RECIPE_ERRORS, "ngrams_many", "reference_short", "preview_slow", "preview_busy"),
+    responses=errors(
+        *_RECIPE_ERRORS,
+        *("ngrams_many", "reference_short", "scoring_memory", "scoring_model_gone", "scoring_model_unreadable"),
+        *("preview_slow", "preview_busy"),
+    ),
 )
 @PREVIEWS
 def preview_cleaning(principal: Reader, corpus_id: Id, body: CleaningPreviewRequest) -> CleaningPreviewAnswer:
     """Try a recipe on the first documents of a corpus: counts and examples of each step. Nothing is written. Of other
-    corpora at most the first 8 MiB are compared.
+    corpora at most the first 8 MiB are compared. With a model that scores documents, no further ones are read after
+    half a minute; what is scored is kept for the next preview and the cleaning.
     """
     result = preview.preview(principal, corpus_id, body.steps, body.num_documents)
     return schemas.preview_answer([step.model_dump() for step in body.steps], result)
@@ -64,6 +70,7 @@ def get_cleaning(principal: Reader, corpus_id: Id) -> CleaningAnswer:
     is_ready = corpus.state == "ready"
     return CleaningAnswer(
         **{name: getattr(cleaning, name) for name in same},
+        models=schemas.model_answers(cleaning.models),
         sha256=corpus.text_sha256 if is_ready else None,
         num_left=corpus.num_documents if is_ready else None,
         steps=schemas.step_answers(cleaning, service.examples(corpus)) if is_ready else [],

@@ -7,6 +7,8 @@ from pydantic import BaseModel, ValidationError
 from sqlalchemy.orm import Session
 from starlette.datastructures import FormData
 
+from app.checkpoints import usable_models
+from app.checkpoints.usable_models import NamedModel
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.models import Corpus
@@ -112,9 +114,11 @@ def _number(form: FormData) -> int:
     return int(text) if text.isdecimal() and len(text) < 10 else DEFAULT_DOCUMENTS
 
 
-def context(session: Session, principal: Principal, corpus: Corpus, recipe_of: str = "") -> dict[str, Any]:
-    """What the page of a corpus shows of its cleaning: how it was made, and the form, with the recipe of another
-    version if asked for.
+def context(
+    session: Session, principal: Principal, corpus: Corpus, recipe_of: str = "", sent: RecipeForm | None = None
+) -> dict[str, Any]:
+    """What the page of a corpus shows of its cleaning: how it was made, and the form, as it was sent or with the
+    recipe of another version.
     """
     rows, _next = corpora_service.list_corpora(session, principal=principal, limit=MAX_CORPORA_SHOWN)
     others = [row for row in rows if row.state == "ready" and row.id != corpus.id]
@@ -126,4 +130,17 @@ def context(session: Session, principal: Principal, corpus: Corpus, recipe_of: s
     source = session.get(Corpus, recipe_of) if recipe_of else None
     is_known = source is not None and source.lineage_id == corpus.lineage_id and source.cleaning is not None
     recipe = source.cleaning.recipe if is_known and source is not None and source.cleaning is not None else None
-    return {"cleaning_steps": steps, "cleaning_parent": parent, "other_corpora": others, "recipe_form": fresh(recipe)}
+    recipe_form = sent or fresh(recipe)
+    return {
+        "cleaning_steps": steps,
+        "cleaning_parent": parent,
+        "other_corpora": others,
+        "recipe_form": recipe_form,
+        "scoring_models": _offered_models(session, principal, recipe_form) if corpus.state == "ready" else [],
+    }
+
+
+def _offered_models(session: Session, principal: Principal, form: RecipeForm) -> list[NamedModel]:
+    """The models that can score documents, among them the one that was chosen."""
+    wanted = [model_id for model_id in [form.settings["perplexity"]["model"]] if model_id]
+    return usable_models.offered_models(session, principal=principal, wanted=wanted)

@@ -40,7 +40,8 @@ STEP_HELP = {
         "Removes documents that share a phrase with the corpora that models are evaluated on."
     ),
     "perplexity": gettext_noop(
-        "Removes documents that are least, or most, like the text of corpora that you choose, by an n-gram model of it."
+        "Removes documents that surprise a model most, or least: any model that continues texts, or an n-gram model of "
+        "corpora that you choose."
     ),
     "mask_personal_data": gettext_noop(
         "Puts <EMAIL>, <PHONE>, <IBAN>, <CREDIT_CARD> and <IP_ADDRESS> in place of such data."
@@ -75,8 +76,14 @@ SENTENCES: dict[str, str | Plural] = {
     "near_elsewhere": gettext_noop("Almost a document of “{corpus}”"),
     "perplexity_low": gettext_noop("Perplexity {perplexity}, at least {limit}"),
     "perplexity_high": gettext_noop("Perplexity {perplexity}, at most {limit}"),
+    "bits_per_byte_low": gettext_noop("{bits_per_byte} bits per byte, at least {limit}"),
+    "bits_per_byte_high": gettext_noop("{bits_per_byte} bits per byte, at most {limit}"),
     "overlap": gettext_noop("Shared with “{corpus}”: {ngram}"),
 }
+
+
+# Scores of the step “Perplexity”, by their unit.
+SCORE_NAMES = {"perplexity": gettext_noop("Perplexity"), "bits_per_byte": gettext_noop("Bits per byte")}
 
 
 def sentence(reason: str, values: dict[str, Any]) -> str:

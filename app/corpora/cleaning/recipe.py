@@ -98,14 +98,19 @@ class Contamination(_Settings):
 
 
 class Perplexity(_Settings):
-    """Remove documents whose perplexity is beyond percentiles: how much their words surprise an n-gram model of the
-    text of reference corpora (interpolated Kneser-Ney). Documents of fewer than 10 words stay.
+    """Remove documents that surprise a model too little or too much: an n-gram model of the text of reference `corpora`
+    (perplexity by interpolated Kneser-Ney; documents of fewer than 10 words stay), or a checkpoint or base model, the
+    `model` (bits per byte; documents of fewer than two tokens stay). One of both is needed.
     """
 
     name: Literal["perplexity"] = "perplexity"
-    corpora: CorpusIds = Field(min_length=1, description="IDs of corpora with text as it should be.")
+    corpora: CorpusIds = Field([], description="IDs of corpora with text as it should be.")
+    model: str | None = Field(None, max_length=64, description="ID of a checkpoint or base model that continues texts.")
     min_percentile: float = Field(0, ge=0, le=100, description="Documents below it are removed.")
     max_percentile: float = Field(90, ge=0, le=100, description="Documents above it are removed.")
+    max_bits_per_byte: float | None = Field(
+        None, gt=0, le=1000, description="Documents above it are removed, too. Only with a model."
+    )
     order: int = Field(3, ge=1, le=5, description="Words of an n-gram.")
 
 
@@ -156,6 +161,12 @@ StepSettings = Annotated[
 ]
 Steps = Annotated[list[StepSettings], Field(min_length=1, max_length=MAX_STEPS)]
 STEPS_ADAPTER: TypeAdapter[list[StepSettings]] = TypeAdapter(Steps)
+
+
+def models_of(steps: list[StepSettings]) -> list[str]:
+    """The IDs of all models that score documents, each once."""
+    ids = [step.model for step in steps if isinstance(step, Perplexity) and step.model is not None]
+    return list(dict.fromkeys(ids))
 
 
 def corpora_of(steps: list[StepSettings]) -> list[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.json_shapes import Cleaning, CleaningStep
+from app.core.json_shapes import Cleaning, CleaningModel, CleaningStep
 from app.corpora.cleaning import reasons
 from app.corpora.cleaning.preview import DEFAULT_DOCUMENTS, MAX_DOCUMENTS
 from app.corpora.cleaning.recipe import Steps
@@ -41,6 +41,17 @@ class CleaningExampleAnswer(BaseModel):
     message: str = Field(description="The reason in words.")
 
 
+class ScoresAnswer(BaseModel):
+    """The distribution of the scores of documents, and the limits beyond which these were removed."""
+
+    unit: str = Field(description="`perplexity` by word, or `bits_per_byte`, which compares across tokenizers.")
+    num_unscored: int = Field(description="Documents that are too short for a score; they stay.")
+    low: float | None = Field(description="Documents with a lower score were removed.")
+    high: float | None = Field(description="Documents with a higher score were removed.")
+    edges: list[float] = Field(description="Where the bars of a histogram begin, and where the last one ends.")
+    counts: list[int] = Field(description="Documents in each bar.")
+
+
 class CleaningStepAnswer(BaseModel):
     """What a step did."""
 
@@ -51,15 +62,25 @@ class CleaningStepAnswer(BaseModel):
     num_changed: int
     num_places: int = Field(description="Places that it changed in those documents, such as lines or masked numbers.")
     removed_characters: int = Field(description="Characters fewer; negative if texts became longer.")
+    scores: ScoresAnswer | None = Field(description="The scores that it filtered by, if it does so.")
     examples: list[CleaningExampleAnswer] = Field(description="A sample of at most 20.")
 
 
 class CleaningPreviewAnswer(BaseModel):
     """What a recipe does with the first documents."""
 
-    num_documents: int = Field(description="Documents that were read.")
+    num_documents: int = Field(
+        description="Documents that were read. With a model that scores, the preview ends after some time."
+    )
     num_left: int
     steps: list[CleaningStepAnswer]
+
+
+class ScoringModelAnswer(BaseModel):
+    """A checkpoint or base model that scored documents. It may have been deleted."""
+
+    name: str
+    sha256: str = Field(description="SHA-256 of the names and hashes of its files.")
 
 
 class CleaningAnswer(BaseModel):
@@ -72,6 +93,7 @@ class CleaningAnswer(BaseModel):
     corpora: dict[str, str] = Field(
         description="SHA-256 of the parsed text of each corpus that it was compared with, by ID."
     )
+    models: dict[str, ScoringModelAnswer] = Field(description="The models that scored documents, by ID.")
     num_documents: int = Field(description="Documents of the parent.")
     num_left: int | None
     recipe: list[dict[str, Any]] = Field(description="The settings of each step.")
@@ -89,6 +111,11 @@ def step_answer(settings: dict[str, Any], counts: CleaningStep, examples: list[E
     ]
     rest = {key: value for key, value in settings.items() if key != "name"}
     return CleaningStepAnswer(name=settings["name"], settings=rest, **counts.model_dump(), examples=answers)
+
+
+def model_answers(models: dict[str, CleaningModel]) -> dict[str, ScoringModelAnswer]:
+    """The models that scored documents, by ID."""
+    return {name: ScoringModelAnswer(name=model.name, sha256=model.sha256) for name, model in models.items()}
 
 
 def preview_answer(steps: list[dict[str, Any]], result: dict[str, Any]) -> CleaningPreviewAnswer:

@@ -7,15 +7,26 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from app.base_models import limits
+from app.checkpoints import usable_models
 from app.core import db, queue, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.json_shapes import Cleaning, ParseReport
+from app.core.json_shapes import Cleaning, CleaningModel, ParseReport
 from app.core.model_base import new_id
 from app.core.models import Corpus, CorpusFile
 from app.core.principal import Principal
 from app.corpora import service, versions
-from app.corpora.cleaning.recipe import EXAMPLES_FILE, LANGUAGES, Language, Length, Perplexity, StepSettings, corpora_of
+from app.corpora.cleaning.recipe import (
+    EXAMPLES_FILE,
+    LANGUAGES,
+    Language,
+    Length,
+    Perplexity,
+    StepSettings,
+    corpora_of,
+    models_of,
+)
 from trainer.formats import corpus_formats
 
 
@@ -35,6 +46,7 @@ def start(principal: Principal, corpus_id: str, steps: list[StepSettings]) -> Co
     with db.transaction() as session:
         parent = service.own_corpus(session, principal, corpus_id)
         others = check(session, principal, parent, steps)
+        models = scoring_models(session, principal, steps)
         cleaning = Cleaning(
             parent_id=parent.id,
             parent_version=parent.version,
@@ -42,6 +54,7 @@ def start(principal: Principal, corpus_id: str, steps: list[StepSettings]) -> Co
             num_documents=parent.num_documents or 0,
             recipe=[step.model_dump() for step in steps],
             corpora={other.id: str(other.text_sha256) for other in others},
+            models=models,
         )
         filename = f"{corpus_formats.stem_of(parent.filename)[:200]}.jsonl"
         corpus = Corpus(
@@ -80,6 +93,8 @@ def check(session: Session, principal: Principal, parent: Corpus, steps: list[St
                 raise bad_field("steps", "limits_crossed", _("The least length is larger than the greatest."))
         if isinstance(step, Perplexity) and step.min_percentile >= step.max_percentile:
             raise bad_field("steps", "limits_crossed", _("The least percentile is not below the greatest."))
+        if isinstance(step, Perplexity):
+            _check_scorer(step)
         if isinstance(step, Language) and (unknown := [code for code in step.languages if code not in LANGUAGES]):
             message = _(
                 "There is no language “{code}”. Choose of: {expected}.", code=unknown[0], expected=", ".join(LANGUAGES)
@@ -88,6 +103,34 @@ def check(session: Session, principal: Principal, parent: Corpus, steps: list[St
         if parent.id in getattr(step, "corpora", []):
             raise bad_field("steps", "corpus_same", _("A corpus cannot be compared with itself. Choose others."))
     return service.require_ready_corpora(session, principal=principal, ids=corpora_of(steps), field="steps")
+
+
+def _check_scorer(step: Perplexity) -> None:
+    if bool(step.corpora) == bool(step.model):
+        message = _("The step “Perplexity” needs either reference corpora or a model. Choose one of both.")
+        raise bad_field("steps", "scorer_unclear", message)
+    if step.max_bits_per_byte is not None and not step.model:
+        message = _("A limit of bits per byte needs a model. Choose one, or a percentile in place of the limit.")
+        raise bad_field("steps", "scorer_unclear", message)
+
+
+def scoring_models(session: Session, principal: Principal, steps: list[StepSettings]) -> dict[str, CleaningModel]:
+    """The models that score documents, by ID. Raises PanelError for one that cannot."""
+    models: dict[str, CleaningModel] = {}
+    for model_id in models_of(steps):
+        of = usable_models.subject(session, principal=principal, subject_id=model_id, field="steps")
+        limits.require(of.traits, "perplexity", "steps")
+        name = usable_models.named_model(session, of.row).name
+        models[model_id] = CleaningModel(name=name, sha256=of.sha256, num_bytes=of.num_bytes)
+    return models
+
+
+def model_places(session: Session, models: dict[str, CleaningModel]) -> dict[str, dict[str, str]] | None:
+    """Path and SHA-256 of each model that scores documents, as the child is told; None if the files of one are gone."""
+    paths = {model_id: usable_models.directory(session, model_id) for model_id in models}
+    if None in paths.values():
+        return None
+    return {model_id: {"path": str(paths[model_id]), "sha256": model.sha256} for model_id, model in models.items()}
 
 
 def child_recipe(session: Session, cleaning: Cleaning) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ from trainer.events import EXIT_BAD_INPUT
 from trainer.formats import jsonlines
 from trainer.formats.corpus_kinds import GROUPS_FILE, group_hash
 from worker.sandbox.cleaning.documents import CorpusDocument, read_documents
-from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, Step
+from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference, ScoringModel, Step
 from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.json_records import MAX_LINE_CHARACTERS
 from worker.sandbox.corpus.parse import CorpusWriter
@@ -36,6 +37,7 @@ from worker.sandbox.corpus.record_schema import RecordReader
 from worker.sandbox.reporting import ProgressReporter, report
 
 PREVIEW_BYTES = 8 << 20  # of the corpus, and of each corpus that it is compared with
+PREVIEW_SECONDS = 30.0  # after which a preview with a model that scores reads no further document
 # The module and class of each step. Libraries are imported when a recipe needs them.
 _STEPS = {
     "fix_unicode": ("edits", "FixUnicodeStep"),
@@ -56,7 +58,7 @@ class Pipeline:
     """The steps of a recipe on the documents of a corpus.
 
     `recipe` has the `path` and `kind` of the corpus, its `steps`, and `corpora`: ID, name, path and kind of each that
-    it is compared with.
+    it is compared with; and `models`: path and SHA-256 of each that scores documents, by its ID.
     """
 
     def __init__(
@@ -75,9 +77,14 @@ class Pipeline:
             corpus["id"]: Reference(corpus["id"], corpus["name"], partial(self._read, corpus, max_bytes=max_bytes))
             for corpus in recipe["corpora"]
         }
-        context = Context(references, self._spool, self._advance)
+        models = {
+            model_id: ScoringModel(Path(model["path"]), model["sha256"], Path(recipe["path"]))
+            for model_id, model in recipe.get("models", {}).items()
+        }
+        context = Context(references, self._spool, self._advance, models)
         settings = STEPS_ADAPTER.validate_python(recipe["steps"])
         self.steps = [make_step(step, context, number) for number, step in enumerate(settings)]
+        self._deadline = time.monotonic() + PREVIEW_SECONDS if models and limit is not None else None
         self.num_read = 0
 
     def _spool(self) -> Path:
@@ -103,6 +110,8 @@ class Pipeline:
         for document in documents:
             self.num_read += 1
             yield document
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                return
 
     def facts(self) -> list[dict[str, Any]]:
         """What each step did."""
@@ -117,10 +126,13 @@ def make_step(settings: StepSettings, context: Context, seed: int) -> Step:
 
 
 def total_bytes(recipe: dict[str, Any]) -> int:
-    """The bytes that are read: of the corpus, again for each step that needs two passes, and of other corpora."""
+    """The bytes that are read: of the corpus, again for each step that needs two passes, and of other corpora. The
+    second pass of a step whose model scores documents takes next to nothing beside the first.
+    """
     sizes: dict[str, int] = {corpus["id"]: _size(corpus) for corpus in recipe["corpora"]}
     others: int = sum(sizes[corpus_id] for step in recipe["steps"] for corpus_id in step.get("corpora", []))
-    passes: int = 1 + sum(step["name"] in ("boilerplate", "perplexity") for step in recipe["steps"])
+    two_passes = ("boilerplate", "perplexity")
+    passes: int = 1 + sum(step["name"] in two_passes and not step.get("model") for step in recipe["steps"])
     return passes * _size(recipe) + others
 
 

@@ -36,6 +36,15 @@ class Reference:
 
 
 @dataclass(frozen=True)
+class ScoringModel:
+    """A checkpoint or a base model that scores documents; its scores are kept in files in `cache_directory`."""
+
+    path: Path
+    sha256: str
+    cache_directory: Path
+
+
+@dataclass(frozen=True)
 class Context:
     """What steps get besides their settings. `spool` is a path for documents that are read
     twice; a step removes it as soon as it has opened it."""
@@ -43,6 +52,7 @@ class Context:
     references: dict[str, Reference]
     spool: Callable[[], Path]
     progress: Callable[[int], None]  # of bytes that were read again
+    models: dict[str, ScoringModel] = field(default_factory=dict)
 
 
 def read_twice(
@@ -71,6 +81,7 @@ class StepCounts:
     def __init__(self, seed: int) -> None:
         self.num_seen = self.num_removed = self.num_changed = self.num_places = 0
         self.removed_characters = 0
+        self.scores: dict[str, Any] | None = None  # the distribution of the scores that it filters by
         self._random = random.Random(seed)  # noqa: S311 - examples for people to see
         self._examples: list[dict[str, Any]] = []
 
@@ -98,7 +109,7 @@ class StepCounts:
 
     def facts(self) -> dict[str, Any]:
         """For people to see."""
-        names = ("num_seen", "num_removed", "num_changed", "num_places", "removed_characters")
+        names = ("num_seen", "num_removed", "num_changed", "num_places", "removed_characters", "scores")
         examples = sorted(self._examples, key=lambda example: example["document"])
         return {**{name: getattr(self, name) for name in names}, "examples": examples}
 
