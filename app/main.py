@@ -33,6 +33,7 @@ from app.jobs import api as jobs_api
 from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
 from app.jobs.archives import api as archives_api
+from app.jobs.archives import pages as archives_pages
 from app.jobs.lists import api as job_list_api
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
@@ -127,6 +128,7 @@ PAGES = (
     evaluations_pages,
     lineage_pages,
     job_list_pages,
+    archives_pages,
     everyones_pages,
     jobs_pages,
     notices_pages,

@@ -193,6 +193,7 @@ STATE_WRITERS = {
     ("app/jobs/submissions.py", "submission"),
     ("app/jobs/lifecycle/state.py", "job"),
     ("app/jobs/scheduling/rescan.py", "Job"),  # inserts a job that ended long ago
+    ("app/jobs/archives/imports.py", "Job"),  # inserts one that ended in another installation
     ("app/jobs/scheduling/rescan.py", "row"),  # a checkpoint
     ("app/jobs/attempts/attempts.py", "row"),  # a checkpoint
     ("app/checkpoints/service.py", "Checkpoint"),

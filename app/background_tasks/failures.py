@@ -1,8 +1,8 @@
 """Why a background task failed, and what to do: the sentence of each code."""
 
-from app.base_models import limits
+from app.base_models import limits, problems
 from app.core.i18n import _, gettext_noop
-from app.core.json_shapes import FailureReason
+from app.core.json_shapes import FailureReason, Problem
 from trainer.limits import MESSAGES as MESSAGES_OF_LIMITS
 from trainer.limits import Limit
 
@@ -36,6 +36,24 @@ MESSAGES = {
         "The model did not answer, though it was asked several times ({why}). Continue later."
     ),
     "endpoint_refused": gettext_noop("The model refused to answer ({why}). Correct that, then continue."),
+    # the archive of a run
+    "run_archive_foreign": gettext_noop(
+        "This is not the archive of a job. Choose a .tar that Athanor wrote: “Export this job” on the page of the job."
+    ),
+    "run_archive_incomplete": gettext_noop("The archive is cut short or damaged. Export the job again."),
+    "run_archive_version": gettext_noop(
+        "The archive has the format version {version}; this installation reads {supported}. Import it into an "
+        "installation that is at least as new as the one that wrote it."
+    ),
+    "run_file_unexpected": gettext_noop("The archive contains {file}, which is not part of a job. Export it again."),
+    "run_file_missing": gettext_noop("The archive lacks {file}, which its manifest names. Export the job again."),
+    "run_file_differs": gettext_noop(
+        "{file} differs from its size or SHA-256 in the manifest of the archive. Export the job again."
+    ),
+    "run_file_invalid": gettext_noop(
+        "{file} in the archive is not as Athanor writes it: {why}. Export the job again, or update this installation "
+        "if a newer one wrote it."
+    ),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 
@@ -44,4 +62,6 @@ def sentence(failure: FailureReason) -> str:
     """The sentence of a failure in the reader's language."""
     if failure.code in MESSAGES_OF_LIMITS:
         return limits.sentence(Limit(code=failure.code, values=failure.values))
+    if failure.code not in MESSAGES and failure.code in problems.MESSAGES:
+        return problems.sentence(Problem.model_validate({**failure.values, "code": failure.code}))
     return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

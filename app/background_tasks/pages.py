@@ -47,6 +47,7 @@ KINDS: dict[Kind, str] = {
     "evaluation": gettext_noop("Evaluations"),
     "tokenizer": gettext_noop("Tokenizers"),
     "generate": gettext_noop("Synthetic data"),
+    "job_import": gettext_noop("Imported jobs"),
 }
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),
@@ -115,6 +116,9 @@ def _link(session: Session, task: BackgroundTask) -> tuple[str, str]:
     """The page of what a task works on, and its name there."""
     if task.kind == "generate":
         return f"/synthetic/{task.options.generation}", session.get_one(Corpus, task.corpus_id).name
+    if task.kind == "job_import":
+        job = session.get(Job, task.id)
+        return ("/jobs", str(task.options.filename)) if job is None else (f"/jobs/{job.id}", job.name)
     if task.corpus_id is not None:
         return f"/corpora/{task.corpus_id}", session.get_one(Corpus, task.corpus_id).name
     if task.tokenizer_id is not None:
@@ -189,7 +193,7 @@ def cancel(principal: Submitter, task_id: Id) -> Response:
     """Cancel it, and go to its page, or to the corpus or model that is now without it."""
     with db.transaction() as session:
         task = service.cancel(session, principal=principal, task_id=task_id)
-        then = f"/tasks/{task_id}" if task.kind in ("export", "evaluation") else _link(session, task)[0]
+        then = f"/tasks/{task_id}" if task.kind in ("export", "evaluation", "job_import") else _link(session, task)[0]
     return RedirectResponse(then, status_code=303)
 
 

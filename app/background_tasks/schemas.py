@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.background_tasks import failures
+from app.core.background_tasks import Kind
 from app.core.models import BackgroundTask
 from app.core.names import checked_name
 
@@ -90,8 +91,8 @@ class TaskFailure(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """A background task: parsing, cleaning or counting a corpus, importing a base model, a tokenizer, an export or an
-    evaluation.
+    """A background task: parsing, cleaning or counting a corpus, importing a base model or a job, a tokenizer, an
+    export or an evaluation.
     """
 
     model_config = ConfigDict(
@@ -138,7 +139,7 @@ class TaskAnswer(BaseModel):
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
     tokenizer_id: str | None = Field(description="The tokenizer that it trains or imports, or null.")
-    kind: Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate"]
+    kind: Kind
     options: dict[str, Any]
     state: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     node: str | None = Field(description="The node of its last start.")
@@ -146,7 +147,8 @@ class TaskAnswer(BaseModel):
     result: dict[str, Any] | None = Field(
         description="Of an evaluation: harness, num_fewshot, and for each corpus metrics, standard errors and "
         "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's. "
-        "Of statistics: what the statistics of the corpus say. Of others: null, as the corpus or model says it."
+        "Of statistics: what the statistics of the corpus say. Of the import of a job: "
+        "its ID, job_id. Of others: null, as the corpus or model says it."
     )
     failure: TaskFailure | None
     created_at: datetime

@@ -374,6 +374,40 @@ class ForecastInfo(Shape):
     high: list[float]
 
 
+class ArchivedCorpusInfo(Shape):
+    """A corpus that an imported job was trained on: `corpus_id` is one here with the same text, or None."""
+
+    id: str
+    name: str | None
+    kind: str | None
+    text_sha256: str | None
+    num_documents: int | None
+    num_text_bytes: int | None
+    corpus_id: str | None
+
+
+class ArchivedBaseInfo(Shape):
+    """The base model that an imported job started from."""
+
+    id: str
+    name: str | None
+    reference: str | None
+    sha256: str | None
+
+
+class OriginInfo(Shape):
+    """The archive that a job was imported from. IDs but `corpus_id` are those of the installation that exported it."""
+
+    filename: str
+    sha256: str
+    exported_at: datetime
+    athanor_version: str
+    job_id: str
+    corpora: list[ArchivedCorpusInfo]
+    validation_corpora: list[ArchivedCorpusInfo]
+    base_model: ArchivedBaseInfo | None
+
+
 class LogInfo(Shape):
     """A piece of a job's log; `next_offset` is where the next one begins."""
 

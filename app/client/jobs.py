@@ -11,6 +11,7 @@ import httpx2
 
 from . import run_archives
 from .errors import ServerBusy, ServerUnreachable
+from .files import OnProgress, body_of, nothing
 from .job_shapes import (
     AttemptInfo,
     ComparisonInfo,
@@ -21,6 +22,7 @@ from .job_shapes import (
     JobInfo,
     LogInfo,
     MetricsInfo,
+    OriginInfo,
     PlanInfo,
     ProposalInfo,
     SampleInfo,
@@ -29,7 +31,7 @@ from .job_shapes import (
 )
 from .labels import label_changes
 from .run_archives import CheckpointChoice
-from .shapes import ChangedRowsInfo
+from .shapes import ChangedRowsInfo, TaskInfo
 from .transport import Transport, address
 from .waiting import ignore
 
@@ -256,6 +258,18 @@ class Jobs:
             return part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+    def import_archive(self, path: Path | str, on_progress: OnProgress = nothing) -> TaskInfo:
+        """Import the archive of a job that another installation exported, in the background: wait for the task with
+        `client.tasks.wait`; its `result["job_id"]` is the job.
+        """
+        file = Path(path)
+        body = body_of(file, on_progress)
+        return self._transport.upload(TaskInfo, "POST", "/jobs/import", body, file.stat().st_size, filename=file.name)
+
+    def origin(self, job_id: str) -> OriginInfo:
+        """The archive that a job was imported from. Raises ServerProblem (404) for one that was submitted here."""
+        return self._transport.get(OriginInfo, address("jobs", job_id, "origin"))
 
     def _receive(self, where: str, target: Path, **query: Any) -> None:
         """Write a streamed answer to a file. Raises ServerUnreachable if it breaks off."""

@@ -1,9 +1,9 @@
 """The queue of background tasks in the database: the only writer of their table.
 
 A background task parses or cleans a corpus or counts its statistics, imports a base model, trains or imports a
-tokenizer, exports or evaluates a model, or has a model write records. Like a job it is run by one process at a time:
-that holds a lease, and each start raises the fence, with which every later write is refused to an earlier start. What a
-task's end means for its corpus, model or tokenizer is in app/background_tasks/outcomes.py.
+tokenizer, exports or evaluates a model, has a model write records, or imports a job. Like a job it is run by one
+process at a time: that holds a lease, and each start raises the fence, with which every later write is refused to an
+earlier start. What a task's end means for its corpus, model or tokenizer is in app/background_tasks/outcomes.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,10 +18,11 @@ from app.core import db, disk, queue, quotas
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import FailureReason, TaskOptions, TaskProgress, TaskResult
+from app.core.model_base import new_id
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate"]
+Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import"]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -45,6 +46,7 @@ LANES = (
     Lane(("export", "evaluation"), slots=1, max_open_per_user=20),
     Lane(("tokenizer",), slots=1, max_open_per_user=20),
     Lane(("generate",), slots=1, max_open_per_user=20),
+    Lane(("job_import",), slots=1, max_open_per_user=20),
 )
 
 
@@ -68,8 +70,9 @@ def enqueue(
     checkpoint_id: str | None = None,
     model_id: str | None = None,
     tokenizer_id: str | None = None,
+    task_id: str | None = None,
 ) -> BackgroundTask:
-    """Queue a task on a corpus, a checkpoint, a base model or a tokenizer.
+    """Queue a task on a corpus, a checkpoint, a base model, a tokenizer, or what was uploaded for `task_id`.
 
     `memory_bytes` is the most that its process may use, `disk_bytes` what it will write, as far as that is known.
     Raises PanelError: 429 if its owner has too many unfinished tasks, 507 if the disk is too full. Call
@@ -82,6 +85,7 @@ def enqueue(
         if disk_bytes:
             quotas.check_disk(session, owner_id, disk_bytes)
     task = BackgroundTask(
+        id=task_id or new_id(),
         owner_id=owner_id,
         kind=kind,
         options=options or TaskOptions(),

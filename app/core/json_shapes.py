@@ -1,5 +1,6 @@
 """What the JSON columns of app/core/models.py hold. Pydantic only. Values are frozen: assign new ones."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
@@ -223,8 +224,8 @@ class Manifest(_Open):
 
 
 class TaskOptions(_Stored):
-    """The options of an export (the first four), an evaluation (the next five), statistics of a corpus, or records
-    that a model writes.
+    """The options of an export (the first four), an evaluation (the next five), statistics of a corpus, records that
+    a model writes, or the import of a job.
     """
 
     format: str | None = None
@@ -239,6 +240,8 @@ class TaskOptions(_Stored):
     tokenizer: str | None = None
     text_sha256: str | None = None  # of the corpus that is counted
     generation: str | None = None  # the ID of the records that are generated
+    filename: str | None = None  # of the archive that is imported
+    sha256: str | None = None  # of that
 
 
 class TaskProgress(_Stored):
@@ -272,9 +275,8 @@ class CorpusScores(_Open):
 
 
 class TaskResult(_Open):
-    """What an export wrote (`files`, how far its logits are off), or an evaluation measured (`corpora`).
-
-    Of statistics: what app/corpora/statistics.py says.
+    """What an export wrote (`files`, how far its logits are off), an evaluation measured (`corpora`), or the job that
+    was imported. Of statistics: what app/corpora/statistics.py says.
     """
 
     files: list[StoredFile] = []
@@ -283,6 +285,7 @@ class TaskResult(_Open):
     harness: str | None = None
     num_fewshot: int | None = None
     corpora: list[CorpusScores] = []
+    job_id: str | None = None
 
 
 # ---- conversations --------------------------------------------------------------------------------------------------
@@ -454,6 +457,39 @@ class JobFacts(_Stored):
     tokenizer_sha256: str | None = None
     probe: Probe | None = None
     usage: Usage | None = None
+
+
+class ArchivedCorpus(_Stored):
+    """A corpus that a job trained on, or held out. One that its reader may not see has its ID only."""
+
+    id: str
+    name: str | None = None
+    kind: str | None = None
+    text_sha256: str | None = None
+    num_documents: int | None = None
+    num_text_bytes: int | None = None
+
+
+class ArchivedBase(_Stored):
+    """The base model that a job started from: one of the hub, another imported one, or a checkpoint."""
+
+    id: str
+    name: str | None = None
+    reference: str | None = None
+    sha256: str | None = None
+
+
+class RunOrigin(_Stored):
+    """The archive that a job was imported from. All IDs are those of the installation that wrote it."""
+
+    filename: str
+    sha256: str  # of the archive
+    exported_at: datetime
+    athanor_version: str
+    job_id: str
+    corpora: list[ArchivedCorpus] = []
+    validation_corpora: list[ArchivedCorpus] = []
+    base_model: ArchivedBase | None = None
 
 
 class Adjustments(_Stored):

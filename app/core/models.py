@@ -31,6 +31,7 @@ from app.core.json_shapes import (
     ParseReport,
     Problem,
     Replay,
+    RunOrigin,
     StoredFile,
     TaskOptions,
     TaskProgress,
@@ -60,12 +61,13 @@ TERMINAL = ("succeeded", "failed", "cancelled")
 HELD = ("starting", "running", "pausing", "cancelling")  # an attempt holds the job and its node
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate")
+TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import")
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
 
 _OPEN_TASK = "state IN ('queued', 'running')"
+_NUM_SUBJECTS = "num_nonnulls(corpus_id, checkpoint_id, model_id, tokenizer_id)"
 
 
 # ---- stores ---------------------------------------------------------------------------------------------------------
@@ -211,7 +213,7 @@ class ImportedModel(Artifact, Labeled, Base):
 
 class BackgroundTask(Base):
     """Parsing or cleaning a corpus or counting its statistics, importing a base model, training or importing a
-    tokenizer, exporting or evaluating a checkpoint or imported model, or having a model write records.
+    tokenizer, exporting or evaluating a checkpoint or imported model, having a model write records, or importing a job.
 
     Written only by app/core/background_tasks.py.
     """
@@ -242,7 +244,7 @@ class BackgroundTask(Base):
 
     __table_args__ = (
         CheckConstraint(one_of("kind", TASK_KINDS), name="kind"),
-        CheckConstraint("num_nonnulls(corpus_id, checkpoint_id, model_id, tokenizer_id) = 1", name="subject"),
+        CheckConstraint(f"{_NUM_SUBJECTS} = CASE kind WHEN 'job_import' THEN 0 ELSE 1 END", name="subject"),
         CheckConstraint(one_of("state", TASK_STATES), name="state"),
         Index("ix_background_task_state_open", "state", postgresql_where=text(_OPEN_TASK)),
         # A corpus is parsed or cleaned, and a model is imported by one task at a time.
@@ -342,6 +344,7 @@ class Job(Artifact, Labeled, Base):
     tokenizer_id: Mapped[str | None] = mapped_column(ForeignKey("tokenizer.id", ondelete="SET NULL"))
     parent_id: Mapped[str | None] = mapped_column(ForeignKey("job.id", ondelete="SET NULL"))
     search_id: Mapped[str | None] = mapped_column(ForeignKey(HyperparameterSearch.id, ondelete="SET NULL"), index=True)
+    imported_from: Mapped[RunOrigin | None] = mapped_column(JsonColumn(RunOrigin))  # None: it was submitted here
     search_rung: Mapped[int | None]  # the last step at which early stopping compared it with the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed

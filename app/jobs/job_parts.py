@@ -29,6 +29,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
     return {
         "job": schemas.job_answer(session, job),
         "is_over": job.state in TERMINAL,
+        "continue_path": f"/jobs/new?{'from' if job.imported_from is None else 'base_model'}=",
         "checkpoints": checkpoints,
         "ready": _most_useful(checkpoints),
         "blind_loss": _blind_loss(job),

@@ -23,6 +23,7 @@ from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
 from app.jobs import deletion, form_plan, job_parts, service, stream
+from app.jobs.archives import origin as archive_origin
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
 from app.jobs.lifecycle import notifications
@@ -339,6 +340,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
                 origin = _origin(session, principal, job.resume_from_id)
         shared = sharing.context(session, principal, job)
         base = bases.link(session, principal, job.spec.base_model)
+        imported = archive_origin.find(session, principal, job)
         planned_memory = accuracy.planned_memory(job.facts)
     return page(
         request,
@@ -351,6 +353,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         samples=samples[::-1],
         origin=origin,
         base=base,
+        imported=imported,
         corpora=names,
         spec_rows=_spec_rows(context["job"].spec),
         words=chart_words.chart_words(),

@@ -127,7 +127,8 @@ def complete_spec(session: Session, *, principal: Principal, request: dict[str, 
     if isinstance(request.get("name"), str) and request["name"].strip():  # resolve() refuses an empty one
         request = {**request, "name": checked_name(request["name"], max_length=MAX_NAME_LENGTH)}
     origin, parent = _origin(session, principal, request.get("resume_from_checkpoint"))
-    if parent is not None:
+    if origin is not None and parent is not None:
+        validation.check_resumable(origin)
         before = effective_spec(parent)
         tokenizer_id = parent.tokenizer_id or before.tokenizer if before.base_model is None else None
         earlier = {**before.model_dump(), "tokenizer": tokenizer_id}

@@ -40,7 +40,8 @@ UPLOAD_IDLE_SECONDS = 60  # an upload may take long, but not stop
 MAX_WAITING = 200  # requests that wait for a thread
 # Uploads are streamed to disk and have limits of their own.
 UPLOADS = re.compile(
-    r"(/api/v1)?/corpora|/api/v1/uploads(/\w+)?|/api/v1/models/\w+/files/[^/]+|/v1/files|/v1/uploads/[\w-]+/parts"
+    r"(/api/v1)?/(corpora|(tokenizers|jobs)/import)|/api/v1/uploads(/\w+)?|/api/v1/models/\w+/files/[^/]+"
+    r"|/v1/files|/v1/uploads/[\w-]+/parts"
 )
 
 

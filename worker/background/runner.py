@@ -18,6 +18,7 @@ from worker.background import (
     clean,
     export_and_evaluate,
     generate_records,
+    job_import,
     model_import,
     parse,
     prepare_tokenizer,
@@ -41,6 +42,7 @@ WORK: dict[str, Work] = {
     "evaluation": export_and_evaluate.EVALUATION,
     "tokenizer": prepare_tokenizer.WORK,
     "generate": generate_records.WORK,
+    "job_import": job_import.WORK,
 }
 
 
@@ -148,7 +150,11 @@ def _record_end(task: BackgroundTask, lease: Lease, report: Report) -> bool:
     """
 
     def store(session: Session) -> bool:
-        return outcomes.record_end(session, task=task, report=report)
+        has_ended = outcomes.record_end(session, task=task, report=report)
+        record = WORK[task.kind].record
+        if has_ended and record is not None and "result" in report:
+            record(session, task, report)
+        return has_ended
 
     def refuse(session: Session, why: str) -> bool:
         outcomes.record_end(session, task=task, report=outcomes.unstorable(task, why))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.core.models import BackgroundTask
 from worker.background.lease import Lease
 
@@ -19,4 +21,5 @@ class Work:
     directory: Callable[[BackgroundTask], Path]
     run: Callable[[BackgroundTask, Lease], Report]
     clean_up: Callable[[BackgroundTask, bool], None]  # after every ending; the flag says whether it succeeded
+    record: Callable[[Session, BackgroundTask, Report], None] | None = None  # of a success, in its transaction
     writes_user_data: bool = True  # so that its process must end when the disk is full

@@ -306,6 +306,23 @@ delete_command(models, lambda client: client.models.delete, "a base model: it mo
 JOB = ("id", "name", "state", "step", "max_steps", "node", "eta_seconds", "latest", "created_at", "finished_at")
 
 
+@command(jobs, "import")
+def import_job(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Archive that `export` wrote.")],
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Import a job from an archive of this or another installation; --wait prints the job."""
+    with connect() as client:
+        with progress_bar(file.name) as on_progress:
+            task = client.jobs.import_archive(file, on_progress)
+        if wait:
+            task = client.tasks.wait(task.id)
+            show(client.jobs.get(str((task.result or {})["job_id"])), JOB, as_json=as_json)
+        else:
+            show(task, ("id", "kind", "state"), as_json=as_json)
+
+
 @command(jobs, "list")
 def list_jobs(
     state: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,

@@ -1,6 +1,6 @@
 """What an archive of a run says of its job, in run.json. Of corpora it has names and hashes, not their text."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, Literal
 
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.json_shapes import JobFacts, MessageValues
+from app.core.json_shapes import ArchivedBase, ArchivedCorpus, JobFacts, MessageValues
 from app.core.models import Attempt, Checkpoint, Corpus, ImportedModel, Job, JobEvent, Tokenizer
 from app.core.principal import Principal, visible_to
 from app.core.version import VERSION
@@ -35,17 +35,6 @@ class ArchivedJob(BaseModel):
     finished_at: datetime | None
 
 
-class ArchivedCorpus(BaseModel):
-    """A corpus that a job trained on, or held out. One that its reader may not see has its ID only."""
-
-    id: str
-    name: str | None = None
-    kind: str | None = None
-    text_sha256: str | None = None
-    num_documents: int | None = None
-    num_text_bytes: int | None = None
-
-
 class ArchivedTokenizer(BaseModel):
     """The tokenizer of a job."""
 
@@ -53,15 +42,6 @@ class ArchivedTokenizer(BaseModel):
     name: str
     sha256: str | None
     vocab_size: int | None
-
-
-class ArchivedBase(BaseModel):
-    """The base model that a job started from: one of the hub, another imported one, or a checkpoint."""
-
-    id: str
-    name: str | None = None
-    reference: str | None = None
-    sha256: str | None = None
 
 
 class ArchivedAttempt(BaseModel):
@@ -120,13 +100,15 @@ def describe(
     exported_at: datetime,
 ) -> RunDescription:
     """The description of a job that has ended, as its reader may see it."""
+    origin = job.imported_from if job.owner_id == principal.user_id else None
+    there = (origin.corpora, origin.validation_corpora) if origin is not None else ((), ())
     attempts = session.scalars(select(Attempt).where(Attempt.job_id == job.id).order_by(Attempt.fence))
     history = session.scalars(select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq))
     return RunDescription(
         exported_at=exported_at,
         job=ArchivedJob.model_validate(job, from_attributes=True),
-        corpora=_corpora(session, principal, job.spec.corpora),
-        validation_corpora=_corpora(session, principal, job.spec.validation_corpora),
+        corpora=_corpora(session, principal, job.spec.corpora, there[0]),
+        validation_corpora=_corpora(session, principal, job.spec.validation_corpora, there[1]),
         tokenizer=_tokenizer(session, principal, job),
         base_model=_base(session, principal, job.spec.base_model),
         attempts=[ArchivedAttempt.model_validate(attempt, from_attributes=True) for attempt in attempts],
@@ -135,11 +117,16 @@ def describe(
     )
 
 
-def _corpora(session: Session, principal: Principal, ids: Iterable[str]) -> list[ArchivedCorpus]:
-    ids = list(ids)
+def _corpora(
+    session: Session, principal: Principal, ids: Sequence[str], there: Sequence[ArchivedCorpus]
+) -> list[ArchivedCorpus]:
+    """Corpora as their rows say; those that are not here as an imported job has them: `there`, in the same order."""
     readable = select(Corpus).where(Corpus.id.in_(ids), visible_to(Corpus.owner_id, principal))
     rows = {row.id: ArchivedCorpus.model_validate(row, from_attributes=True) for row in session.scalars(readable)}
-    return [rows.get(corpus_id, ArchivedCorpus(id=corpus_id)) for corpus_id in ids]
+    remembered = {
+        corpus_id: corpus.model_copy(update={"id": corpus_id}) for corpus_id, corpus in zip(ids, there, strict=False)
+    }
+    return [rows.get(corpus_id) or remembered.get(corpus_id) or ArchivedCorpus(id=corpus_id) for corpus_id in ids]
 
 
 def _tokenizer(session: Session, principal: Principal, job: Job) -> ArchivedTokenizer | None:

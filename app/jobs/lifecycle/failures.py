@@ -272,6 +272,7 @@ _WITH_SIZES = ("save_failed", "disk_full")  # `free` and `needed` are bytes
 REASONS: dict[str, str | Plural] = {
     "submitted": gettext_noop("Submitted."),
     "rescanned": gettext_noop("Restored from the disk after the database was lost; checkpoints: {n}."),
+    "imported": gettext_noop("Imported from the archive {filename}."),
     "claimed": gettext_noop("The worker on {node} took the job."),
     "first_step": gettext_noop("The first step is done."),
     "continued": gettext_noop("Submitted to continue from step {step} of another job."),

@@ -251,13 +251,20 @@ def _check_number(spec: TrainSpec, steps: int) -> None:
         raise bad_field("num_train_epochs", "steps_many", message)
 
 
-def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
-    """Refuse a job that cannot continue from its checkpoint."""
+def check_resumable(origin: Checkpoint) -> None:
+    """Refuse a checkpoint that no job can continue from."""
     if origin.state != "ready":
         raise bad_field("resume_from_checkpoint", "checkpoint_missing", translate(ORIGIN_GONE))
     if not is_resumable(origin):
-        message = _("This checkpoint has weights only, without the optimizer state. Choose a later one.")
+        message = _(
+            "This checkpoint has weights only, without the optimizer state. Choose a later one, or start from its "
+            "weights: name it as base_model, with corpora of your choice."
+        )
         raise bad_field("resume_from_checkpoint", "checkpoint_unresumable", message)
+
+
+def check_origin(spec: TrainSpec, before: TrainSpec, tokenizer_id: str | None, origin: Checkpoint) -> None:
+    """Refuse a job that cannot continue from its checkpoint as it is specified."""
     changed = next((name for name in FIELDS_FIXED_ON_RESUME if getattr(spec, name) != getattr(before, name)), None)
     if changed is None and spec.tokenizer not in (tokenizer_id, before.tokenizer):
         changed = "tokenizer"

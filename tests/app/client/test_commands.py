@@ -8,9 +8,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from typer.testing import CliRunner
 
+from app.background_tasks.schemas import TaskAnswer
 from app.base_models.schemas import ModelAnswer
 from app.client.commands.root import commands
 from app.corpora.schemas import CorpusAnswer
+from app.jobs.schemas import JobAnswer
 from app.tokenizers.schemas import TokenizerAnswer
 from tests.app.client.scripted_server import Answer, ReceivedRequest, answer, problem, serving
 
@@ -191,3 +193,17 @@ def test_an_entry_of_a_list_is_renamed(monkeypatch: pytest.MonkeyPatch, group: s
     printed, requests = run(monkeypatch, group, "rename", "r1", "Genesis", answers=[renamed])
     assert sent(requests) == [f"PATCH /{group}/r1"]
     assert printed.split() == ["id", "r1", "name", "Genesis"]
+
+
+def test_an_archive_is_imported_and_its_job_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (task,) = TaskAnswer.model_json_schema()["examples"]
+    queued = {**task, "id": "t1", "kind": "job_import", "state": "queued", "result": None}
+    (job,) = JobAnswer.model_json_schema()["examples"]
+    file = tmp_path / "run.tar"
+    file.write_bytes(b"an archive")
+    done = answer(200, {**queued, "state": "succeeded", "result": {"job_id": "t1"}})
+    answers = [answer(202, queued), done, answer(200, {**job, "id": "t1"})]
+    printed, requests = run(monkeypatch, "jobs", "import", str(file), "--wait", answers=answers)
+    assert sent(requests) == ["POST /jobs/import?filename=run.tar", "GET /tasks/t1", "GET /jobs/t1"]
+    assert requests[0].body == b"an archive"
+    assert printed.split()[:2] == ["id", "t1"]

@@ -159,6 +159,8 @@ CALLS: Calls = {
     "train_tokenizer": lambda client, _file: client.tokenizers.train(
         ["c"], name="n", vocab_size=512, special_tokens=("<|x|>",), sample_bytes=4096
     ),
+    "import_job": lambda client, file: client.jobs.import_archive(file),
+    "get_origin": lambda client, _file: client.jobs.origin("j"),
     "import_tokenizer": lambda client, file: client.tokenizers.import_file(file, name="n", end_of_text="</s>"),
     "compare_tokenizers": lambda client, _file: client.tokenizers.compare("text", ["t"]),
     "change_tokenizer": lambda client, _file: client.tokenizers.label("t", name="n", tags=["t"], notes="o"),
@@ -413,6 +415,9 @@ SCHEMAS: dict[type[Shape], str] = {
     LineageInfo: "LineageAnswer",
     LineageItemInfo: "LineageItem",
     LineageLinkInfo: "LineageLink",
+    job_shapes.OriginInfo: "OriginAnswer",
+    job_shapes.ArchivedCorpusInfo: "OriginCorpus",
+    job_shapes.ArchivedBaseInfo: "OriginBase",
     job_shapes.LogInfo: "LogAnswer",
     job_shapes.RecipeInfo: "RecipeAnswer",
     job_shapes.GpuInfo: "Gpu",

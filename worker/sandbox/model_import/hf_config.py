@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
@@ -46,7 +47,8 @@ _UNUSED = re.compile(
 _SENTENCEPIECE = ("spiece.model", "tokenizer.model")
 _OLDER_TOKENIZERS = ("vocab.json", "vocab.txt", *_SENTENCEPIECE)
 _PROBE = "In 1990 the  old\n\nkettle doesn't hold cafe\u0301; 山上有一座旧的桥。 <s>"
-_PATHS = ("vocab", "merges", "name_or_path")  # transformers opens the first two where they are strings
+_FILES = ("vocab", "merges")  # transformers opens them where they are strings
+_PATHS = (*_FILES, "name_or_path")
 _EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "wte.weight", "shared.weight")
 # Tensors that an encoder may lack: its head is then initialized.
 _HEAD = re.compile(r"^(cls|lm_head)\.|(^|\.)pooler\.")
@@ -200,15 +202,18 @@ def _context(config: PreTrainedConfig) -> int | None:
 
 
 def check_tensors(
-    directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]]
+    directory: Path, config: PreTrainedConfig, tensors: dict[str, tuple[str, Tensor]], *, is_classifier: bool = False
 ) -> tuple[int, list[dict[str, Any]]]:
     """Compare with the network of the configuration. The number of its parameters, and remarks. Raises InvalidModel.
 
-    `tensors` gives for each tensor its file. Names are matched as transformers matches them when it opens the model.
+    `tensors` gives for each tensor its file; of a classifier, the head is its own. Names are matched as transformers
+    matches them when it opens the model.
     """
     loader = AutoModelForCausalLM if config.model_type in DECODERS else AutoModelForMaskedLM
     if config.model_type == "t5":
         loader = AutoModelForSeq2SeqLM
+    if is_classifier:
+        loader = AutoModelForSequenceClassification
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
@@ -349,6 +354,13 @@ def _write_settings(directory: Path, changes: dict[str, str]) -> None:
     path = directory / "tokenizer_config.json"
     if changes:
         _write(path, {**(read(path) if path.is_file() else {}), **changes})
+
+
+def path_settings(directory: Path) -> list[str]:
+    """The settings of a tokenizer that name files, which transformers would open."""
+    path = directory / "tokenizer_config.json"
+    raw = read(path) if path.is_file() else {}
+    return [key for key, value in raw.items() if isinstance(value, str) and (key in _FILES or key.endswith("_file"))]
 
 
 def _drop_paths(directory: Path) -> None:

@@ -1,0 +1,74 @@
+"""Imports the archive of a run: a sandboxed child reads it, then it becomes a job."""
+
+import sys
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from app.core import background_tasks, db, disk, storage
+from app.core.models import BackgroundTask, Job
+from app.core.settings import settings
+from app.jobs.archives import imports
+from app.jobs.archives.reading import ARCHIVE
+from trainer.processes.child_environment import child_environment
+from trainer.processes.child_limits import ChildLimits
+from worker.background import model_import
+from worker.background.lease import Lease
+from worker.background.work import Report, Work
+from worker.sandbox import runner
+
+
+def directory(task: BackgroundTask) -> Path:
+    """The directory of the task, with the archive."""
+    return storage.background_task(task.id)
+
+
+def run(task: BackgroundTask, lease: Lease) -> Report:
+    """Run the child and return its closing report, with the ID of the job as its result."""
+    num_bytes = storage.num_bytes(directory(task) / ARCHIVE)
+    closing, status = runner.run_sandboxed(
+        command(task),
+        child_environment("validate"),
+        lease.renew,
+        limits=ChildLimits(
+            memory_bytes=task.memory_bytes + num_bytes,  # it maps the weights, and lowers the limit itself
+            cpu_seconds=settings().parse_cpu_seconds,
+            file_bytes=max(1, num_bytes),
+        ),
+        directory=directory(task),
+    )
+    if "result" in closing:
+        return {"result": {"job_id": task.id}, "tokenizer": closing["result"]["tokenizer"]}
+    if not closing and lease.is_disk_full:
+        return {"failed": {"code": "disk_filled_up", "values": {}}}
+    problem = closing["failed"]["problems"][0] if closing else model_import.death(status)
+    if problem["code"] == "importer_died":
+        problem = {"code": "process_died", "status": status}
+    return {"failed": {"code": problem.pop("code"), "values": problem}}
+
+
+def command(task: BackgroundTask) -> list[str]:
+    """The command line of the child."""
+    arguments = [str(directory(task)), f"--memory={task.memory_bytes}", f"--keep-free={disk.kept_free()}"]
+    return [sys.executable, "-m", "worker.sandbox.run_archive", *arguments]
+
+
+def record(session: Session, task: BackgroundTask, report: Report) -> None:
+    """Make the job."""
+    imports.record(session, task, report["tokenizer"])
+
+
+def clean_up(task: BackgroundTask, is_success: bool) -> None:
+    """Remove the archive and what it was unpacked to, unless the task will start again; and what has no job."""
+    with db.transaction() as session:
+        row = session.get(BackgroundTask, task.id)
+        is_open = row is not None and row.state in background_tasks.OPEN
+        has_job = session.get(Job, task.id) is not None
+    if is_open:
+        return
+    imports.remove_directory(directory(task))
+    if not has_job:
+        imports.remove_directory(storage.run(task.id))
+
+
+WORK = Work(directory, run, clean_up, record)
