@@ -268,7 +268,7 @@ class Jobs:
         return self._transport.upload(TaskInfo, "POST", "/jobs/import", body, file.stat().st_size, filename=file.name)
 
     def origin(self, job_id: str) -> OriginInfo:
-        """The archive that a job was imported from. Raises ServerProblem (404) for one that was submitted here."""
+        """The archive that a job was imported from. Raises ServerProblem (409) for one that was submitted here."""
         return self._transport.get(OriginInfo, address("jobs", job_id, "origin"))
 
     def _receive(self, where: str, target: Path, **query: Any) -> None:

@@ -136,7 +136,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "version_empty": ((422,), "The version would have no file."),
     "version_same": ((422,), "The version would have the same files as the one before."),
     "version_other": ((422,), "The versions are not of the same corpus."),
-    "not_imported": ((404,), "The job was submitted here, so that it has no archive that it comes from."),
+    "not_imported": ((409,), "The job was submitted here, so that it has no archive that it comes from."),
     "archive_imported": ((409,), "The user has a job that was imported from the same archive, or is importing it."),
     "upload_broken": ((400,), "The connection broke during the upload; nothing was saved."),
     # under /v1, where 422 is answered as 400

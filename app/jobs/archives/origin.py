@@ -76,10 +76,10 @@ class OriginAnswer(BaseModel):
 
 
 def answer(session: Session, principal: Principal, job: Job) -> OriginAnswer:
-    """The origin of a job. Raises PanelError (404) for one that was submitted here."""
+    """The origin of a job. Raises PanelError (409) for one that was submitted here."""
     origin = job.imported_from
     if origin is None:
-        raise PanelError(404, "not_imported", _("This job was submitted here, not imported from an archive."))
+        raise PanelError(409, "not_imported", _("This job was submitted here, not imported from an archive."))
     return _answer(session, principal, origin, is_own=job.owner_id == principal.user_id)
 
 

@@ -215,7 +215,7 @@ def test_its_page_says_where_it_comes_from(alice: TestClient, copy: str, archive
 
 def test_a_job_that_was_submitted_here_has_no_origin(alice_api: TestClient, job_id: str) -> None:
     answer = alice_api.get(f"/api/v1/jobs/{job_id}/origin")
-    assert (answer.status_code, answer.json()["code"]) == (404, "not_imported")
+    assert (answer.status_code, answer.json()["code"]) == (409, "not_imported")
 
 
 def test_it_costs_no_gpu_hours_and_the_disk_space_of_its_checkpoints(copy: str, alice_user: Person) -> None:
