@@ -16,6 +16,7 @@ from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.account_models import User
+from app.core.archive_shapes import RunOrigin
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
@@ -31,7 +32,6 @@ from app.core.json_shapes import (
     ParseReport,
     Problem,
     Replay,
-    RunOrigin,
     StoredFile,
     TaskOptions,
     TaskProgress,

@@ -8,7 +8,8 @@ from pydantic import BaseModel
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.json_shapes import ArchivedBase, ArchivedCorpus, JobFacts, MessageValues
+from app.core.archive_shapes import ArchivedBase, ArchivedCorpus
+from app.core.json_shapes import JobFacts, MessageValues
 from app.core.models import Attempt, Checkpoint, Corpus, ImportedModel, Job, JobEvent, Tokenizer
 from app.core.principal import Principal, visible_to
 from app.core.version import VERSION

@@ -18,9 +18,10 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
 from app.core import background_tasks, db, queue, quotas, storage
 from app.core.account_models import User
+from app.core.archive_shapes import RunOrigin
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.json_shapes import JobFacts, JobProgress, MessageValues, RunOrigin, TaskOptions, Value
+from app.core.json_shapes import JobFacts, JobProgress, MessageValues, TaskOptions, Value
 from app.core.labels import MAX_NOTES_LENGTH, checked_tags
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Job, Sample

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core.json_shapes import ArchivedBase, ArchivedCorpus
+from app.core.archive_shapes import ArchivedBase, ArchivedCorpus
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal, visible_to

@@ -6,9 +6,9 @@ from datetime import datetime
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
+from app.core.archive_shapes import ArchivedBase, ArchivedCorpus, RunOrigin
 from app.core.errors import PanelError
 from app.core.i18n import _
-from app.core.json_shapes import ArchivedBase, ArchivedCorpus, RunOrigin
 from app.core.models import Job
 from app.core.principal import Principal
 from app.jobs.archives.local_ids import same_corpora

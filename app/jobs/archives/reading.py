@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from app.core.json_shapes import Value
 from app.jobs.archives.description import FORMAT, FORMAT_VERSION, ArchivedCheckpoint, RunDescription
+from trainer.events import SampleSplit
 from trainer.formats import strict_json
 from trainer.spec import TrainSpec
 
@@ -57,6 +58,7 @@ class ArchivedSample(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     step: int = Field(ge=0, le=MAX_INTEGER)
+    split: SampleSplit = "validation"  # as of archives of earlier versions
     prompt: str
     text: str
 

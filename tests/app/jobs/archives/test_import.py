@@ -52,11 +52,15 @@ def job_id(alice_user: Person, corpus: str, tmp_path_factory: pytest.TempPathFac
     fields = {"name": "First / né", "max_steps": 40, "save_steps": 10, "sequence_length": 32, "vocab_size": 300}
     job_id, fence = factories.started(alice_user, corpus, **fields, **NETWORK)
     factories.record(job_id, fence, factories.losses([*[4.0] * 29, "nan"]))
-    sample = events.SampleEvent(seq=50, at=1.0, step=10, prompt="In", text="the 起初\n")
+    texts = {"validation": "the 起初\n", "train": "God"}
+    samples = [
+        events.SampleEvent(seq=50 + n, at=1.0, step=10, split=split, prompt="In", text=text)
+        for n, (split, text) in enumerate(texts.items())
+    ]
     points = [
         events.PointsEvent(seq=60 + n, at=999.0 + n, step=n, values={"eval_loss": loss}) for n, loss in LOSSES.items()
     ]
-    factories.record(job_id, fence, [sample, *points])
+    factories.record(job_id, fence, [*samples, *points])
     model = folders.saved(tmp_path_factory.mktemp("model"))
     for step, loss in LOSSES.items():
         _save(alice_user, job_id, fence, step, loss, model)
@@ -183,6 +187,7 @@ def test_a_job_comes_back_with_its_spec_curves_and_samples(alice_api: TestClient
     for route in ("metrics", "samples"):
         answers = [alice_api.get(f"/api/v1/jobs/{one}/{route}").json() for one in (job_id, copy)]
         assert answers[0] == answers[1]
+    assert len(answers[1]["data"]) == 2
 
 
 def test_its_checkpoints_have_the_same_files_and_are_signed_here(job_id: str, copy: str, alice_user: Person) -> None:
