@@ -34,6 +34,8 @@ from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
 from app.jobs.archives import api as archives_api
 from app.jobs.archives import pages as archives_pages
+from app.jobs.forwarding import api as forwarding_api
+from app.jobs.forwarding import pages as forwarding_pages
 from app.jobs.lists import api as job_list_api
 from app.jobs.lists import everyones, everyones_pages
 from app.jobs.lists import pages as job_list_pages
@@ -93,6 +95,7 @@ FEATURES = (
     metrics_api,
     job_list_api,
     archives_api,
+    forwarding_api,
     everyones,
     notices_api,
     playground_api,
@@ -130,6 +133,7 @@ PAGES = (
     job_list_pages,
     archives_pages,
     everyones_pages,
+    forwarding_pages,
     jobs_pages,
     notices_pages,
     playground_pages,

@@ -3,7 +3,15 @@
 from alembic import context
 from sqlalchemy import text
 
-from app.core import audit_models, db, notice_models, openai_models, share_models, synthetic_models  # noqa: F401 - its tables too
+from app.core import (  # their tables, too
+    audit_models,  # noqa: F401
+    db,
+    forwarding_models,  # noqa: F401
+    notice_models,  # noqa: F401
+    openai_models,  # noqa: F401
+    share_models,  # noqa: F401
+    synthetic_models,  # noqa: F401
+)
 from app.core.models import Base
 
 LOCK = 0x417468616E6F72  # "Athanor", as the number of an advisory lock

@@ -73,6 +73,27 @@ class VerdictInfo(Shape):
     num_steps: int
 
 
+class ForwardingInfo(Shape):
+    """How far a job has been forwarded to an experiment tracker: `state` is off, forwarding, failing or complete."""
+
+    tracker: str
+    title: str
+    target: str
+    state: str
+    step: int | None
+    url: str | None
+    forwarded_at: datetime | None
+    error: str | None
+    failed_at: datetime | None
+
+
+class ForwardingsInfo(Shape):
+    """How far a job has been forwarded to each experiment tracker."""
+
+    data: list[ForwardingInfo]
+    next: str | None
+
+
 class EveryonesJobInfo(Shape):
     """A job of any user; `owner` is the name of who submitted it."""
 

@@ -17,6 +17,8 @@ from .job_shapes import (
     ComparisonInfo,
     EveryonesJobInfo,
     ForecastInfo,
+    ForwardingInfo,
+    ForwardingsInfo,
     HistoryInfo,
     ImportanceInfo,
     JobInfo,
@@ -146,6 +148,15 @@ class Jobs:
         if evaluation_corpora is not None:
             body["evaluation_corpora"] = [*evaluation_corpora]
         return self._transport.patch(JobInfo, address("jobs", job_id), body)
+
+    def forwardings(self, job_id: str) -> Iterator[ForwardingInfo]:
+        """The experiment trackers that the installation forwards to, each with how far a job is there."""
+        return self._transport.pages(ForwardingInfo, address("jobs", job_id, "forwardings"))
+
+    def forward(self, job_id: str, trackers: Mapping[str, bool]) -> ForwardingsInfo:
+        """Forward a job to trackers (True), with everything so far, or forward no more of it (False)."""
+        where = address("jobs", job_id, "forwardings")
+        return self._transport.patch(ForwardingsInfo, where, {"trackers": dict(trackers)})
 
     def get(self, job_id: str) -> JobInfo:
         """A job."""

@@ -19,6 +19,9 @@ MAX_LINES = 20  # of a log that are printed at once
 MAX_LINE_BYTES = 500
 WORKER_SECRETS = ("HF_TOKEN",)
 WEB_SECRETS = ("ATHANOR_OIDC_CLIENT_SECRET",)
+SCHEDULER_SECRETS = tuple(
+    f"ATHANOR_{name}" for name in ("MLFLOW_PASSWORD", "MLFLOW_TOKEN", "WANDB_API_KEY", "SWANLAB_API_KEY")
+)
 _LONGEST_PAUSE = 30.0
 _STEADY_SECONDS = 60.0  # a process that ran this long restarts without a pause
 _NOTABLE = re.compile(rb"\b(WARNING|ERROR|CRITICAL|Traceback|\w+Error:)")
@@ -129,8 +132,8 @@ class ManagedProcess:
 
 
 def environment_without_secrets(needed: Sequence[str] = ()) -> dict[str, str]:
-    """The environment of this process without what only the worker or the web process needs, but for those `needed`."""
-    withheld = {*WORKER_SECRETS, *WEB_SECRETS} - set(needed)
+    """The environment of this process without what only one kind of process needs, but for those `needed`."""
+    withheld = {*WORKER_SECRETS, *WEB_SECRETS, *SCHEDULER_SECRETS} - set(needed)
     return {name: value for name, value in os.environ.items() if name.upper() not in withheld}
 
 

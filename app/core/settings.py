@@ -79,6 +79,32 @@ class Settings(BaseSettings):
     oidc_roles: str = Field(
         "", description="Groups and their roles, such as `admins=admin, research=member`; empty: roles are given here"
     )
+    forward_jobs: bool = Field(
+        True,
+        description="Whether new jobs are forwarded to the trackers below; false: only those chosen on their pages",
+    )
+    mlflow_tracking_uri: str = Field(
+        "", description="MLflow to forward jobs to, such as https://mlflow.example.com or sqlite:////srv/mlflow.db"
+    )
+    mlflow_experiment: str = Field("athanor", min_length=1, description="Experiment of MLflow that gets the runs")
+    mlflow_username: str = Field("", description="Name to log in to MLflow with; empty: without a login")
+    mlflow_password: SecretStr = Field(SecretStr(""), description="Password for MLflow")
+    mlflow_token: SecretStr = Field(SecretStr(""), description="Token for MLflow, instead of a name and a password")
+    wandb_base_url: str = Field(
+        "", description="Weights & Biases server to forward jobs to, such as https://api.wandb.ai; empty: none"
+    )
+    wandb_project: str = Field("athanor", min_length=1, description="Project of Weights & Biases that gets the runs")
+    wandb_entity: str = Field("", description="User or team that the project belongs to; empty: that of the key")
+    wandb_api_key: SecretStr = Field(SecretStr(""), description="API key for Weights & Biases")
+    swanlab_api_host: str = Field(
+        "", description="SwanLab server to forward jobs to, such as https://api.swanlab.cn; empty: none"
+    )
+    swanlab_project: str = Field("athanor", min_length=1, description="Project of SwanLab that gets the experiments")
+    swanlab_workspace: str = Field("", description="User or team that it belongs to; empty: the user of the key")
+    swanlab_api_key: SecretStr = Field(SecretStr(""), description="API key for SwanLab")
+    tensorboard_dir: Path | None = Field(
+        None, description="Directory that gets event files of jobs while they run, for tensorboard --logdir"
+    )
     max_upload_bytes: int = Field(20 * 2**30, gt=0, description="Maximum size of an uploaded corpus")
     max_model_bytes: int = Field(100 * 2**30, gt=0, description="Maximum total size of a base model")
     hf_endpoint: str = Field(

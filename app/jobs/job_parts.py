@@ -12,12 +12,14 @@ from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
 from app.checkpoints.service import LIVE
 from app.core.models import TERMINAL, Checkpoint, Corpus, Job, Sample
 from app.jobs import schemas, service
+from app.jobs.forwarding import service as forwarding
+from app.jobs.forwarding.schemas import forwarding_answer
 from app.jobs.planning import accuracy
 from app.jobs.views.chart_words import series_words
 from app.web.pages import templates
 from trainer.families import CHAT_OBJECTIVES
 
-PARTS = ("heading", "node", "actions", "status", "latest", "checkpoints", "facts", "history")
+PARTS = ("heading", "node", "actions", "status", "latest", "checkpoints", "facts", "forwarding", "history")
 MAX_CHECKPOINTS = 500
 
 
@@ -41,6 +43,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "compared": accuracy.compared(job.facts),
         "corpus_names": corpus_names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
+        "forwardings": [forwarding_answer(*row) for row in forwarding.list_forwardings(session, job_id=job.id)],
     }
 
 

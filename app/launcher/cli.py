@@ -71,8 +71,10 @@ def web(fd: int = typer.Option(-1, hidden=True)) -> None:
 @cli.command()
 def scheduler() -> None:
     """Start a scheduler. Several may run; one of them is active."""
+    from app.core.processes import SCHEDULER_SECRETS
+
     need_servers()
-    without_secrets()
+    without_secrets(SCHEDULER_SECRETS)
     replace_process("-m", "app.jobs.scheduling.scheduler")
 
 

@@ -152,7 +152,7 @@ def commands(listener: socket.socket, logs: Path) -> list[ManagedProcess]:
     of_web, of_worker = env(processes.WEB_SECRETS), env(processes.WORKER_SECRETS)
     return [
         ManagedProcess("web", web, logs / "web.log", of_web, pass_fds=[listener.fileno()]),
-        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log", env()),
+        ManagedProcess("scheduler", [*me, "scheduler"], logs / "scheduler.log", env(processes.SCHEDULER_SECRETS)),
         ManagedProcess("worker", [*me, "worker"], logs / "worker.log", of_worker),
     ]
 

@@ -11,11 +11,14 @@ from sqlalchemy.orm import Session
 
 from app.core import db, disk, live, migrations
 from app.core.formatting import file_size
-from app.core.i18n import _, gettext_noop, translate
+from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Heartbeat, Node
 from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes
+from app.jobs.forwarding import service as forwarding
+from app.jobs.forwarding import trackers
+from app.jobs.forwarding.trackers import Tracker
 from app.jobs.lifecycle import recovery_policy
 from app.jobs.scheduling import dispatch
 from app.web.auth import Reader
@@ -56,6 +59,7 @@ def show_health(request: Request, principal: Reader) -> Response:
     with db.transaction() as session:
         now = db.now()
         parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now), _disk()]
+        parts += _trackers(session)
     return page(
         request,
         "nodes/health.html",
@@ -124,6 +128,40 @@ def _disk() -> Part:
         reserve=file_size(disk.kept_free()),
     )
     return Part(_("Data directory"), "bad", description, remedy=remedy)
+
+
+def _trackers(session: Session) -> list[Part]:
+    health = forwarding.health(session)
+    idle = forwarding.TrackerHealth(0, 0, None)
+    return [_tracker(tracker, health.get(tracker.name, idle)) for tracker in trackers.configured()]
+
+
+def _tracker(tracker: Tracker, health: forwarding.TrackerHealth) -> Part:
+    name = _("Experiment tracker {name}", name=tracker.title)
+    if not tracker.is_installed:
+        remedy = _(
+            "Run pip install '.[{extra}]' where Athanor is installed, then restart it. "
+            "Jobs are forwarded from their start then.",
+            extra=tracker.name,
+        )
+        return Part(name, "wait", _("It is configured, but its package is not installed."), remedy=remedy)
+    if health.error is None:
+        description = ngettext(
+            "{n} job is being forwarded to {target}.",
+            "{n} jobs are being forwarded to {target}.",
+            health.num_open,
+            target=tracker.target,
+        )
+        return Part(name, "good", description)
+    description = ngettext(
+        "{n} job could not be forwarded to {target}: {error}",
+        "{n} jobs could not be forwarded to {target}: {error}",
+        health.num_failing,
+        target=tracker.target,
+        error=health.error,
+    )
+    remedy = _("Training goes on. Nothing is lost: everything is sent again until the tracker takes it.")
+    return Part(name, "wait", description, remedy=remedy)
 
 
 def _variable(name: str) -> str:

@@ -172,6 +172,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "email_unconfigured": ((409,), "No mail server is configured."),
     "event_unknown": ((422,), "There is no such event for the user."),
     "apprise_missing": ((409,), "The package that sends notices to services is not installed."),
+    "tracker_unavailable": ((409,), "The installation does not forward to this tracker."),
     "service_failed": ((502,), "The service did not take the notice, or its URL could not be checked in time."),
     "service_local": ((422,), "The service is one that the server itself would show notices with."),
     "service_private": ((422,), "The service is at a private address."),

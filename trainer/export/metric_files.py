@@ -17,12 +17,10 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 
+from trainer.formats.metric_names import tag_of
+
 ROWS_PER_GROUP = 10_000  # of a Parquet file
 STANDARD_OUTPUT = "/dev/stdout"
-SYSTEM_SERIES = (
-    *("memory_bytes", "gpu_memory_bytes", "disk_free_bytes"),
-    *("cpu_percent", "gpu_percent", "mfu_percent", "gpu_watts"),
-)
 
 
 @dataclass(frozen=True)
@@ -81,14 +79,6 @@ def write_events(names: Sequence[str], rows: Iterator[Row], target: str) -> None
         ]
         writer.write(Event(wall_time=seconds, step=row.step, summary=Summary(value=values)).SerializeToString())
     writer.close()
-
-
-def tag_of(series: str) -> str:
-    """The name of a series in TensorBoard, which groups by what stands before the slash, as transformers calls it."""
-    if series in SYSTEM_SERIES:
-        return f"system/{series}"
-    is_of_validation = series.startswith("eval_")
-    return f"eval/{series.removeprefix('eval_')}" if is_of_validation else f"train/{series}"
 
 
 if __name__ == "__main__":

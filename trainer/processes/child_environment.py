@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
-Profile = Literal["trainer", "tokenizer", "export", "validate", "download", "parse", "notice", "search"]
+Profile = Literal["trainer", "tokenizer", "export", "validate", "download", "parse", "notice", "search", "tracker"]
 
 _PROXY = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 # Must be set before torch is imported, which reads it once. With the default, ACTIVE, threads spin while they wait:
@@ -47,6 +47,7 @@ _RULES: dict[Profile, _Rules] = {
     ),
     "parse": _Rules(fixed=_UTF8),
     "search": _Rules(("PATH", "LD_LIBRARY_PATH"), fixed={**_UTF8, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
+    "tracker": _Rules((*_PROXY, *map(str.lower, _PROXY)), fixed={**_UTF8, "OMP_NUM_THREADS": "1"}),
     "notice": _Rules(("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"), fixed=_UTF8),
 }
 

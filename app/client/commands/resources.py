@@ -368,6 +368,19 @@ delete_command(
 )
 
 
+@command(jobs, "forward")
+def forward_job(
+    id: Id,
+    tracker: Annotated[str, typer.Argument(help="mlflow, tensorboard, …; all are listed if it is left out.")] = "",
+    stop: Annotated[bool, typer.Option("--stop", help="Forward no more of it.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Forward a job to an experiment tracker of the installation, or show how far it is there."""
+    with connect() as client:
+        rows = iter(client.jobs.forward(id, {tracker: not stop}).data) if tracker else client.jobs.forwardings(id)
+        show_list(rows, ("tracker", "state", "step", "error"), 100, as_json=as_json)
+
+
 @command(jobs, "log")
 def show_log(id: Id, as_json: AsJson = False) -> None:
     """Print what the processes of a job printed."""

@@ -21,6 +21,8 @@ from app.core import db, disk, live, log_lines, queue
 from app.core.models import Heartbeat
 from app.core.settings import settings
 from app.jobs import submissions
+from app.jobs.forwarding import service as forwarding
+from app.jobs.forwarding.forwarder import Forwarding
 from app.jobs.lifecycle import notifications
 from app.jobs.scheduling import dispatch, evaluations, stalls
 from app.jobs.scheduling.sweep import Sweep
@@ -47,6 +49,7 @@ class Scheduler:
         self._reap_at = self._clock() + self._grace()
         self._sweep = Sweep()
         self._adaptive_searches = AdaptiveSearches()
+        self._forwarding = Forwarding()
         self._deliveries = (
             Deliveries(webhooks.claim, webhooks.deliver),
             Deliveries(notice_delivery.claim, notice_delivery.deliver),
@@ -111,8 +114,10 @@ class Scheduler:
         with db.transaction() as session:
             notices.notify_of_low_disk(session)
             notices.forget_old(session)
+            forwarding.begin_new(session)
         counts["sent"] = queue.flush_outbox()
         counts["delivered"] = sum(deliveries.step() for deliveries in self._deliveries)
+        self._forwarding.step()
         counts["removed"] = self._sweep.step()
         with db.transaction() as session:
             _record_heartbeat(session, counts)

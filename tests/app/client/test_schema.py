@@ -194,6 +194,8 @@ CALLS: Calls = {
     "change_job": lambda client, _file: client.jobs.change(
         "j", name="n", tags=["t"], notes="m", is_notified=False, evaluation_corpora=["c"]
     ),
+    "list_forwardings": lambda client, _file: next(client.jobs.forwardings("j")),
+    "change_forwardings": lambda client, _file: client.jobs.forward("j", {"mlflow": True}),
     "get_job": lambda client, _file: client.jobs.get("j"),
     "pause_job": lambda client, _file: client.jobs.pause("j"),
     "resume_job": lambda client, _file: client.jobs.resume("j"),
@@ -397,6 +399,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.SetbackInfo: "SetbackAnswer",
     job_shapes.VerdictInfo: "VerdictAnswer",
     job_shapes.JobInfo: "JobAnswer",
+    job_shapes.ForwardingInfo: "ForwardingAnswer",
+    job_shapes.ForwardingsInfo: "Listing_ForwardingAnswer_",
     job_shapes.EveryonesJobInfo: "EveryonesJob",
     job_shapes.FigureInfo: "FigureAnswer",
     job_shapes.CorpusShareInfo: "CorpusShareAnswer",

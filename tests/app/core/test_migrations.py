@@ -7,7 +7,14 @@ from alembic.migration import MigrationContext
 from sqlalchemy import event, inspect, select, text
 
 from app.background_tasks import outcomes
-from app.core import db, migrations, notice_models, openai_models, synthetic_models  # noqa: F401 - its tables too
+from app.core import (  # their tables, too
+    db,
+    forwarding_models,  # noqa: F401
+    migrations,
+    notice_models,  # noqa: F401
+    openai_models,  # noqa: F401
+    synthetic_models,  # noqa: F401
+)
 from app.core.models import BackgroundTask, Base
 from tests.app.jobs import factories
 from tests.users import Person

@@ -19,6 +19,7 @@ from tests.waiting import until
 
 SECRET = "hf_secret_of_the_worker"
 CLIENT_SECRET = "oidc_secret_of_the_web_process"
+TRACKER_TOKEN = "ink-of-the-scribe"
 SMALL = {"recipe": "tiny", "num_hidden_layers": 1, "per_device_batch_size": 4, "sequence_length": 64, "vocab_size": 512}
 LOOPBACK = {"127.0.0.1", "::1"}
 
@@ -35,14 +36,15 @@ class Observed:
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One whose data directory an earlier version left open, and that knows two secrets."""
+    """One whose data directory an earlier version left open, and that knows three secrets."""
     home = tmp_path_factory.mktemp("exposed")
     old = home / "data/cache/old"
     old.mkdir(parents=True)
     (old / "tokens.bin").write_bytes(b"1")
     for path in (old / "tokens.bin", old, old.parent, home / "data"):
         path.chmod(0o755)
-    with stack.running(home, HF_TOKEN=SECRET, ATHANOR_OIDC_CLIENT_SECRET=CLIENT_SECRET) as running:
+    secrets = {"HF_TOKEN": SECRET, "ATHANOR_OIDC_CLIENT_SECRET": CLIENT_SECRET, "ATHANOR_MLFLOW_TOKEN": TRACKER_TOKEN}
+    with stack.running(home, **secrets) as running:
         running.sign_up("Alice")
         yield running
 
@@ -92,7 +94,11 @@ def test_no_process_listens_beyond_loopback(observed: list[Observed]) -> None:
     assert {process.command: process.listens_on for process in observed if process.listens_on - LOOPBACK} == {}
 
 
-@pytest.mark.parametrize(("secret", "command"), [(SECRET, "celery"), (CLIENT_SECRET, "cli web")], ids=["hub", "login"])
+@pytest.mark.parametrize(
+    ("secret", "command"),
+    [(SECRET, "celery"), (CLIENT_SECRET, "cli web"), (TRACKER_TOKEN, "scheduler")],
+    ids=["hub", "login", "tracker"],
+)
 def test_only_the_process_that_needs_a_secret_has_it(observed: list[Observed], secret: str, command: str) -> None:
     holders = {process.command for process in observed if secret.encode() in process.environment}
     assert len(holders) == 1

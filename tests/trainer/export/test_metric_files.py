@@ -9,7 +9,8 @@ from pyarrow import parquet
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainer.export import metric_files
-from trainer.export.metric_files import Row, tag_of
+from trainer.export.metric_files import Row
+from trainer.formats.metric_names import tag_of
 
 NOON = datetime(2026, 1, 1, 12, 0, 0, 250_000, tzinfo=UTC)
 
