@@ -29,6 +29,7 @@ from trainer.run_dir import RunDir
 
 MAX_NEW_LINES = 2_000  # journal lines sent as points; after more of them the curves are sent again
 MAX_POINTS = 1_200  # points of a curve that is sent again
+MAX_SEQ = 2**31 - 1  # of a line of a journal
 DIGEST_LENGTH = 10  # hexadecimal digits
 DIGEST = re.compile(rf"[0-9a-f]{{{DIGEST_LENGTH}}}")
 
@@ -74,7 +75,7 @@ class Cursor:
             points_fence, points_seq, samples_fence, samples_seq, history, log = numbers = [int(p) for p in parts[:6]]
         except ValueError:
             return cls()
-        if max(numbers) >= 2**31 or min(numbers) < -1:
+        if max(numbers) > MAX_SEQ or min(numbers) < -1:
             return cls()
         digests = tuple(parts[6:])
         if any(digest and not DIGEST.fullmatch(digest) for digest in digests):
@@ -125,7 +126,8 @@ def _now(session: Session, job: Job) -> Cursor:
     # An attempt that has not chosen its starting step yet takes nothing back: the curve is still that of the last one.
     begun = or_(Attempt.resume_step.is_not(None), Attempt.journal_seq > 0)
     lines = select(Attempt.fence, Attempt.journal_seq).where(Attempt.job_id == job.id, begun)
-    fence, seq = session.execute(lines.order_by(Attempt.fence.desc()).limit(1)).one_or_none() or (0, 0)
+    imported = (job.fence, MAX_SEQ) if job.imported_from is not None else (0, 0)  # an imported job has no attempt
+    fence, seq = session.execute(lines.order_by(Attempt.fence.desc()).limit(1)).one_or_none() or imported
     history = session.scalar(select(func.max(JobEvent.seq)).where(JobEvent.job_id == job.id)) or 0
     return Cursor(fence, seq, fence, seq, history)
 

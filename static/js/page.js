@@ -9,6 +9,7 @@ import { localTimes } from "./times.js";
 /** @type {Record<string, () => Promise<{ start: (root: HTMLElement) => void }>>} */
 const MODULES = {
   "api-reference": () => import("./api-reference.js"),
+  "archive-upload": () => import("./archive-upload.js"),
   chat: () => import("./chat.js"),
   compare: () => import("./compare.js"),
   "corpus-upload": () => import("./corpus-upload.js"),

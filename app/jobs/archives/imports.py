@@ -168,7 +168,6 @@ def _insert(
         body_sha256="",
         desired="cancel" if archived.state == "cancelled" else "run",
         state=archived.state,
-        fence=max([1, *map(_fence, run.checkpoints)]),
         step=archived.step,
         max_steps=archived.max_steps,
         facts=JobFacts.model_validate(ids.replaced(_facts(archived.facts))),
@@ -191,6 +190,7 @@ def _insert(
     session.add(job)
     session.flush()
     add_history(session, job, None, "user", "imported", filename=str(task.options.filename))
+    job.fence = max([1, *map(_fence, run.checkpoints)])
     return job
 
 

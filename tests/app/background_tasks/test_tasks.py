@@ -301,6 +301,7 @@ def test_a_full_disk_ends_no_task_that_writes_no_user_data(
         "evaluation": False,
         "statistics": False,
         "generate": False,
+        "job_import": True,
     }
     upload(alice_api)
     task = claim()

@@ -195,6 +195,12 @@ def test_what_is_no_tokenizer_fails_with_a_sentence(
     assert (done["state"], done["problems"][0]["code"]) == ("failed", code)
 
 
+def test_a_large_file_is_no_body_of_another_request(alice: TestClient) -> None:
+    """Tokenizers of a hundred thousand tokens have several MiB; other bodies may have one."""
+    done = imported(alice, b"{" + b" " * (2 << 20), "tokenizer.json")
+    assert (done["state"], done["problems"][0]["code"]) == ("failed", "tokenizer_unreadable")
+
+
 def test_a_file_of_another_type_is_refused_at_once(alice: TestClient) -> None:
     answer = alice.post("/api/v1/tokenizers/import", params={"filename": "a.pkl"}, content=b"x")
     assert (answer.status_code, answer.json()["code"]) == (422, "file_unknown")

@@ -16,6 +16,7 @@ from app.checkpoints import signature
 from app.core import db, quotas, storage
 from app.core.account_models import User
 from app.core.models import Checkpoint, Job, MetricPoint, Tokenizer
+from app.jobs import stream
 from app.jobs.attempts import attempts
 from tests import folders
 from tests.app.jobs import factories
@@ -188,6 +189,19 @@ def test_a_job_comes_back_with_its_spec_curves_and_samples(alice_api: TestClient
         answers = [alice_api.get(f"/api/v1/jobs/{one}/{route}").json() for one in (job_id, copy)]
         assert answers[0] == answers[1]
     assert len(answers[1]["data"]) == 2
+
+
+def test_its_live_view_draws_the_same_curves_and_samples(job_id: str, copy: str) -> None:
+    def updates(one: str) -> dict[str, list[Any]]:
+        news: dict[str, list[Any]] = {}
+        for news_item in stream.json_reader(one, "en")("", None).updates:
+            news.setdefault(news_item.event, []).append(json.loads(news_item.data))
+        return news
+
+    before, after = updates(job_id), updates(copy)
+    assert after["curve"] == before["curve"]
+    assert after["curve"][0]["series"]["loss"]["steps"] == list(range(1, 31))
+    assert after["sample"] == before["sample"]
 
 
 def test_its_checkpoints_have_the_same_files_and_are_signed_here(job_id: str, copy: str, alice_user: Person) -> None:
