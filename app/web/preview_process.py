@@ -33,11 +33,13 @@ def run(
     limits: ChildLimits = LIMITS,
     memory_bytes: int = MEMORY_BYTES,
     num_threads: int = 1,
+    no_room: Callable[[], PanelError] = lambda: busy(),
 ) -> str:
     """The JSON that `python -m MODULE ARGUMENTS` prints; `text` is its standard input. `memory_bytes` of the node are
     reserved for it, `num_threads` are those of torch.
 
-    Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it.
+    Raises PreviewRefused, and PanelError if it takes too long or too much memory, or the node has no room for it
+    (`no_room`).
     """
     threads = {"OMP_NUM_THREADS": str(num_threads), "RAYON_NUM_THREADS": "1"}
     child_command = limited_command(limits, [sys.executable, "-m", module, *arguments])
@@ -53,7 +55,7 @@ def run(
                 timeout=WAIT_SECONDS,
             )
     except NoRoom:
-        raise busy() from None
+        raise no_room() from None
     except subprocess.TimeoutExpired:
         raise too_slow() from None
     if child.returncode == EXIT_BAD_INPUT:

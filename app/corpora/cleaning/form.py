@@ -1,5 +1,6 @@
 """The form of a recipe on the page of a corpus: read, and drawn with what was chosen."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, get_origin
 
@@ -131,13 +132,25 @@ def context(
     is_known = source is not None and source.lineage_id == corpus.lineage_id and source.cleaning is not None
     recipe = source.cleaning.recipe if is_known and source is not None and source.cleaning is not None else None
     recipe_form = sent or fresh(recipe)
+    has_form = corpus.state == "ready" and corpus.owner_id == principal.user_id
     return {
         "cleaning_steps": steps,
         "cleaning_parent": parent,
+        "cleaning_models": _model_paths(session, principal, corpus),
         "other_corpora": others,
         "recipe_form": recipe_form,
-        "scoring_models": _offered_models(session, principal, recipe_form) if corpus.state == "ready" else [],
+        "scoring_models": _offered_models(session, principal, recipe_form) if has_form else [],
     }
+
+
+def _model_paths(session: Session, principal: Principal, corpus: Corpus) -> dict[str, str]:
+    """The pages of the models that scored documents, by ID, as far as the reader may see them."""
+    paths: dict[str, str] = {}
+    for model_id in corpus.cleaning.models if corpus.cleaning is not None else ():
+        with suppress(PanelError):
+            row = usable_models.subject(session, principal=principal, subject_id=model_id).row
+            paths[model_id] = usable_models.named_model(session, row).path
+    return paths
 
 
 def _offered_models(session: Session, principal: Principal, form: RecipeForm) -> list[NamedModel]:

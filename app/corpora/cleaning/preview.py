@@ -51,7 +51,14 @@ def _resources(models: dict[str, CleaningModel]) -> dict[str, Any]:
     # Twice the memory, as mapped weights count without taking any.
     cpu_seconds = int(preview_process.WAIT_SECONDS) * num_threads
     limits = replace(limits, memory_bytes=2 * memory_bytes, cpu_seconds=cpu_seconds)
-    return {"limits": limits, "memory_bytes": memory_bytes, "num_threads": num_threads}
+    return {"limits": limits, "memory_bytes": memory_bytes, "num_threads": num_threads, "no_room": _no_room}
+
+
+def _no_room() -> PanelError:
+    message = _(
+        "The machine has no memory for the model now. Try again later, or start the cleaning, which waits for it."
+    )
+    return PanelError(503, "preview_busy", message, headers={"Retry-After": "30"})
 
 
 def _too_slow() -> PanelError:

@@ -21,6 +21,7 @@ from app.checkpoints import usable_models
 from app.core import db, storage
 from app.core.json_shapes import ModelFacts, StoredFile
 from app.core.models import BackgroundTask, Checkpoint, ImportedModel
+from app.core.node_budget import node_budget
 from app.core.settings import settings
 from app.corpora.cleaning.recipe import RECIPE_FILE
 from app.web import preview_process
@@ -222,6 +223,19 @@ def test_a_checkpoint_without_files_is_named(
         aside.rename(path)
 
 
+def test_a_preview_without_room_for_the_model_says_so(
+    alice_api: TestClient, alice: TestClient, upload: Upload, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parent = upload(alice, lines(TEXTS), "room.jsonl")
+    monkeypatch.setattr(preview_process, "ROOM_SECONDS", 0.0)
+    budget = node_budget()
+    with budget.reserve(budget.shared_bytes - preview_process.MEMORY_BYTES):
+        body = {"steps": [{"name": "perplexity", "model": model}]}
+        answer = alice_api.post(f"/api/v1/corpora/{parent['id']}/preview-cleaning", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (503, "preview_busy")
+    assert "no memory for the model" in answer.text
+
+
 def test_what_cannot_score_is_refused(
     alice: TestClient, alice_user: Person, bob_user: Person, upload: Upload, files: Files, model: str
 ) -> None:
@@ -272,6 +286,7 @@ def test_the_form_offers_models_and_shows_their_scores(
     text = html.unescape(previewed.text + shown.text)
     for sentence in sentences:
         assert sentence in text
+    assert f'<a href="/models/{model}">Judge of texts</a>' in shown.text
     assert f'<option value="{model}" selected>Judge of texts</option>' in previewed.text
     assert previewed.text.count("<rect ") == 20
     assert 'class="cut"' in previewed.text

@@ -53,9 +53,12 @@ Run = Callable[..., tuple[PerplexityStep, list[int]]]
 def run(tmp_path: Path, model: Path) -> Run:
     """Make the step with some settings and run it on the texts; answers it, and the numbers of what is left."""
 
+    def progress(_num_bytes: int) -> None:
+        pytest.fail("the second pass counts as progress")
+
     def work(path: Path = model, texts: list[str] = TEXTS, **settings: float) -> tuple[PerplexityStep, list[int]]:
         models = {"m": ScoringModel(path, "ab" * 32, tmp_path)}
-        context = Context({}, lambda: tmp_path / "spool", lambda done: None, models)
+        context = Context({}, lambda: tmp_path / "spool", progress, models)
         step = PerplexityStep(Perplexity(model="m", **{"max_percentile": 100, **settings}), context, 0)
         documents = (CorpusDocument(number, text) for number, text in enumerate(texts))
         return step, [document.number for document in step.run(documents)]
@@ -119,6 +122,16 @@ def test_a_model_that_is_gone_or_damaged_is_refused(run: Run, tmp_path: Path, mo
         )
     with pytest.raises(CleaningRefused, match="scoring_model_unreadable"):
         run(path=damaged)
+
+
+def test_only_the_pass_that_scores_counts_as_progress(tmp_path: Path) -> None:
+    (tmp_path / "text.bin").write_bytes(b"x" * 1_000)
+    place = {"id": "c", "path": str(tmp_path)}
+    sizes = [
+        clean.total_bytes({**place, "corpora": [place], "steps": [{"name": "perplexity", **fields}]})
+        for fields in ({"model": "m", "corpora": []}, {"model": None, "corpora": ["c"]})
+    ]
+    assert sizes == [1_000, 3_000]
 
 
 @pytest.mark.parametrize(("seconds", "num_read"), [(-1.0, 1), (3_600.0, 4)])
