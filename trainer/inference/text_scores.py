@@ -83,8 +83,6 @@ class TextScorer:
         return ids, len(text.encode(errors="replace"))
 
     def _windows(self, text: int, ids: list[int]) -> Iterator[_Window]:
-        if len(ids) < MIN_TOKENS:
-            return
         sequence = torch.tensor([self._start, *ids])
         for start in range(0, len(ids), self._context):
             end = min(start + self._context, len(ids))
