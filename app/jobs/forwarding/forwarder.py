@@ -34,6 +34,13 @@ class Forwarding:
                 self._threads[tracker.name].start()
             self._threads[tracker.name].wake.set()
 
+    def close(self) -> None:
+        """End all threads and their processes, each after the batch that it is sending."""
+        for thread in self._threads.values():
+            thread.is_over = True
+            thread.wake.set()
+        self._threads = {}
+
 
 class TrackerThread(threading.Thread):
     """Forwards to one tracker whenever it is woken."""
@@ -41,13 +48,14 @@ class TrackerThread(threading.Thread):
     def __init__(self, tracker: Tracker) -> None:
         super().__init__(name=f"forward-{tracker.name}", daemon=True)
         self.wake = threading.Event()
+        self.is_over = False
         self._tracker = tracker
         self._process = TrackerProcess(tracker)
 
     def run(self) -> None:
-        """Forward until the process ends."""
+        """Forward until the thread is over, or the process ends."""
         used_at = time.monotonic()
-        while self.wake.wait():
+        while self.wake.wait() and not self.is_over:
             self.wake.clear()
             try:
                 if forward_due(self._tracker, self._process):
@@ -58,6 +66,7 @@ class TrackerThread(threading.Thread):
                 log.warning("forwarding to %s: the database cannot be reached: %s", self._tracker.name, error)
             except Exception:  # would end the thread
                 log.exception("forwarding to %s failed", self._tracker.name)
+        self._process.close()
 
 
 def forward_due(tracker: Tracker, process: TrackerProcess) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, and_, func, literal, select
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -86,8 +86,9 @@ def _is_open(tracker: str) -> tuple[ColumnElement[bool], ...]:
 
 def due(session: Session, tracker: str) -> Sequence[str]:
     """The jobs that something may be new of for a tracker, first those that wait longest."""
-    query = select(JobForwarding.job_id).where(*_is_open(tracker)).order_by(JobForwarding.due_at, JobForwarding.job_id)
-    return session.scalars(query).all()
+    has_news = and_(or_(Job.started_at.is_not(None), Job.state.in_(TERMINAL)), Job.purged_at.is_(None))
+    query = select(JobForwarding.job_id).join(Job, Job.id == JobForwarding.job_id).where(has_news, *_is_open(tracker))
+    return session.scalars(query.order_by(JobForwarding.due_at, JobForwarding.job_id)).all()
 
 
 def claim(session: Session, tracker: Tracker, job_id: str) -> Claimed | None:

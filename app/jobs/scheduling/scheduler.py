@@ -74,6 +74,7 @@ class Scheduler:
 
     def close(self) -> None:
         """Release the lock, so that another scheduler leads at once instead of after a connection timeout."""
+        self._forwarding.close()
         if self._lock is not None:
             with suppress(*OUTAGE):
                 self._lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LEADER_LOCK})

@@ -207,3 +207,14 @@ def test_an_archive_is_imported_and_its_job_is_shown(monkeypatch: pytest.MonkeyP
     assert sent(requests) == ["POST /jobs/import?filename=run.tar", "GET /tasks/t1", "GET /jobs/t1"]
     assert requests[0].body == b"an archive"
     assert printed.split()[:2] == ["id", "t1"]
+
+
+def test_a_job_is_forwarded_to_a_tracker(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = {"title": "MLflow", "target": "x", "url": None, "forwarded_at": None, "error": None, "failed_at": None}
+    states = [{"tracker": "mlflow", "state": state, "step": 7, **texts} for state in ("forwarding", "off")]
+    listed, stopped = (answer(200, {"data": [state], "next": None}) for state in states)
+    printed, requests = run(monkeypatch, "jobs", "forward", "j1", answers=[listed])
+    assert (printed.split(), sent(requests)) == (["mlflow", "forwarding", "7", "–"], ["GET /jobs/j1/forwardings"])
+    printed, requests = run(monkeypatch, "jobs", "forward", "j1", "mlflow", "--stop", answers=[stopped])
+    assert (printed.split(), sent(requests)) == (["mlflow", "off", "7", "–"], ["PATCH /jobs/j1/forwardings"])
+    assert json.loads(requests[0].body) == {"trackers": {"mlflow": False}}

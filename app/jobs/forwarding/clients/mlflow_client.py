@@ -56,12 +56,13 @@ def _begin(job: dict[str, Any]) -> str:
     """The run of a job, with its parameters; an earlier process may have created it."""
     runs = _client().search_runs([_experiment_id()], f"tags.`{JOB_TAG}` = '{job['id']}'", max_results=1)
     if runs:
-        run_id = str(runs[0].info.run_id)
+        run = runs[0]
     else:
         started = job["started"] or job["created"]
         run = _client().create_run(_experiment_id(), start_time=started, tags=_tags(job), run_name=job["name"])
-        run_id = str(run.info.run_id)
-    parameters = [Param(name, str(value)[:MAX_VALUE_LENGTH]) for name, value in job["parameters"].items()]
+    run_id = str(run.info.run_id)
+    new = job["parameters"].keys() - run.data.params.keys()  # MLflow refuses other values than those it has
+    parameters = [Param(name, str(job["parameters"][name])[:MAX_VALUE_LENGTH]) for name in sorted(new)]
     for begin in range(0, len(parameters), MAX_PARAMETERS):
         _client().log_batch(run_id, params=parameters[begin : begin + MAX_PARAMETERS])
     return run_id

@@ -19,25 +19,32 @@ INIT_SECONDS = 40.0
 def forward(job: dict[str, Any], rows: list[Any], remote: dict[str, Any], is_over: bool) -> dict[str, Any]:
     """Log rows to the run of a job, and end it if it is over. Raises LostRows, and errors of wandb."""
     first = remote.get("rows", 0)
-    description = {} if first else _description(job)
-    run = _open(job["id"], is_over=is_over, **description)
     last = first + len(rows)
+    url = _log(job, rows, first)
+    if is_over:
+        _end(job, last)
+    return {"rows": last, "url": url}
+
+
+def _log(job: dict[str, Any], rows: list[Any], first: int) -> str:
+    """Send rows, of which `first` is the number of the first one. Returns the address of the run's page."""
+    run = _open(job["id"], first, is_over=False, **({} if first else _description(job)))
     try:
-        if run.starting_step < first:
-            raise LostRows(f"W&B has {run.starting_step} of {first} rows")
         run.define_metric(STEP)
         run.define_metric("*", step_metric=STEP, step_sync=True)
-        for number in range(max(first, run.starting_step), last):
-            step, at, values = rows[number - first]
+        for number, (step, at, values) in enumerate(rows, first):  # the library leaves out those below starting_step
             numbers = {name: float(value) for name, value in values.items()}
             run.log({**numbers, STEP: step, "_timestamp": at / 1000}, step=number)
-        if is_over:
-            run.summary.update({"state": job["state"], "failure": job["failure"] or ""})
     finally:
-        run.finish(exit_code=0 if job["state"] != "failed" else 1)
-    if is_over:
-        _check(job["id"], last)
-    return {"rows": last, "url": run.url or ""}
+        run.finish()
+    return str(run.url or "")
+
+
+def _end(job: dict[str, Any], num_rows: int) -> None:
+    """End the run in a session of its own, which finds out whether all rows have arrived."""
+    run = _open(job["id"], num_rows, is_over=True)
+    run.summary.update({"state": job["state"], "failure": job["failure"] or ""})
+    run.finish(exit_code=0 if job["state"] == "succeeded" else 1)
 
 
 def _description(job: dict[str, Any]) -> dict[str, Any]:
@@ -49,8 +56,11 @@ def _description(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _open(run_id: str, *, is_over: bool, **description: Any) -> Any:
-    """Begin a session of a run. Only the last one ends the run itself."""
+def _open(run_id: str, num_rows: int, *, is_over: bool, **description: Any) -> Any:
+    """Begin a session of a run that has so many rows. If the job is over, its end ends the run itself.
+
+    Raises LostRows if there are fewer.
+    """
     settings = wandb.Settings(
         x_disable_stats=True,
         x_disable_meta=True,
@@ -64,13 +74,8 @@ def _open(run_id: str, *, is_over: bool, **description: Any) -> Any:
         init_timeout=INIT_SECONDS,
     )
     directory = os.environ["TMPDIR"]
-    return wandb.init(id=run_id, resume="allow", reinit="create_new", dir=directory, settings=settings, **description)
-
-
-def _check(run_id: str, num_rows: int) -> None:
-    """Ask once more, as no later session does."""
-    run = _open(run_id, is_over=False)
-    num_there = run.starting_step
-    run.finish()
-    if num_there < num_rows:
-        raise LostRows(f"W&B has {num_there} of {num_rows} rows")
+    run = wandb.init(id=run_id, resume="allow", reinit="create_new", dir=directory, settings=settings, **description)
+    if run.starting_step < num_rows:
+        run.finish()
+        raise LostRows(f"W&B has {run.starting_step} of {num_rows} rows")
+    return run

@@ -79,7 +79,9 @@ def test_the_scheduler_forwards_what_is_chosen_on_the_page_in_a_thread_of_its_ow
     (answer,) = alice.get(path).json()["data"]
     assert (answer["tracker"], answer["state"], answer["step"]) == ("tensorboard", "off", None)
     alice.post(f"/jobs/{job_id}/forwardings", data={"tracker": "tensorboard", "is_enabled": "true"})
-    Forwarding().step()
+    forwarding = Forwarding()
+    forwarding.step()
     until(lambda: alice.get(path).json()["data"][0]["state"] == "complete", 60, "the end of the job in the tracker")
+    forwarding.close()
     assert scalars(reader_of(tmp_path, job_id), "train/loss") == curve(5)
     assert "The whole job has been forwarded." in alice.get(f"/jobs/{job_id}").text

@@ -31,6 +31,7 @@ class WandbServer(ThreadingHTTPServer):
         project = {"id": "p", "name": "scribes", "entity": {"id": "e", "name": "team"}}
         if operation == "RunResumeStatus":
             is_known = variables["name"] in self.histories
+            self.exit_codes.pop(variables["name"], None)  # a run that is resumed has not ended
             return {"model": {**project, "bucket": self._run(variables["name"], project) if is_known else None}}
         if operation == "UpsertBucket":
             is_new = variables["name"] not in self.histories
