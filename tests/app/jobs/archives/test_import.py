@@ -17,6 +17,7 @@ from app.core import db, quotas, storage
 from app.core.account_models import User
 from app.core.models import Checkpoint, Job, MetricPoint, Tokenizer
 from app.jobs import stream
+from app.jobs.archives import imports
 from app.jobs.attempts import attempts
 from tests import folders
 from tests.app.jobs import factories
@@ -428,6 +429,21 @@ def test_a_cancelled_import_leaves_nothing(
     page = alice.get(f"/tasks/{task['id']}")
     assert (page.status_code, "Import a job" in page.text) == (200, True)
     assert "first.tar" in alice.get("/tasks?kind=job_import").text
+
+
+def test_files_without_a_row_are_removed(
+    alice_api: TestClient, archive: bytes, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_arguments: object, **_more: object) -> None:
+        assert list(storage.run(task["id"]).iterdir())  # they are in their place
+        raise ValueError
+
+    monkeypatch.setattr(imports.checkpoints, "record", refuse)
+    task = upload(alice_api, repacked(contents(archive)))
+    run_waiting()
+    failure = alice_api.get(f"/api/v1/tasks/{task['id']}").json()["failure"]
+    assert failure["code"] == "result_unstorable"
+    assert not storage.run(task["id"]).exists()
 
 
 def test_the_page_uploads_without_a_script(alice: TestClient, archive: bytes, in_process: None) -> None:
