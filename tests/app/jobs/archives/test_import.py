@@ -392,8 +392,12 @@ def test_a_changed_archive_is_refused_with_a_reason_and_leaves_nothing(
 
 
 def test_an_archive_that_the_disk_or_the_quota_has_no_room_for_is_not_stored(
-    bob_api: TestClient, bob_user: Person, archive: bytes
+    bob_api: TestClient, bob_user: Person, archive: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def store(*_arguments: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(imports.uploads, "StreamedUpload", store)
     answer = bob_api.post("/api/v1/jobs/import", content=archive, headers={"Content-Length": str(1 << 60)})
     assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
     with db.transaction() as session:
