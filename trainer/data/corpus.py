@@ -17,10 +17,10 @@ from trainer.run_dir import CorpusInput
 
 CHUNK_BYTES = 1 << 20
 
-# Boundaries that pre-tokens never cross, whatever the context (see tokenizer.SPLIT): after a line break, before the
-# space between two words, between Chinese punctuation and a Chinese character.
+# Boundaries that pre-tokens never cross, whatever the context (see tokenizer.LLAMA_SPLIT): after a line break, before
+# the space between two words, between a Chinese character and Chinese punctuation.
 TOKEN_BOUNDARY = re.compile(
-    r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])|(?<=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])(?=[\u4e00-\u9fff])"
+    r"(?<=\n)(?=\S)|(?<=[^\W_])(?= [^\W_])|(?<=[\u4e00-\u9fff])(?=[\u3001\u3002\uff01\uff0c\uff1a\uff1b\uff1f])"
 )
 
 
@@ -74,6 +74,13 @@ class CorpusReader:
         for end in self._ends.tolist():
             yield os.pread(self._file.fileno(), end - start, start).decode()
             start = end
+
+    def samples(self, count: int, max_bytes: int) -> Iterator[str]:
+        """The beginnings of at most `count` documents from all over the corpus."""
+        for number in np.unique(np.linspace(0, len(self) - 1, count, dtype=np.int64)) if len(self) else ():
+            start = int(self._ends[number - 1]) if number else 0
+            size = min(int(self._ends[number]) - start, max_bytes)
+            yield os.pread(self._file.fileno(), size, start).decode(errors="ignore")
 
     def hashes(self) -> Iterator[int]:
         """The `group_hash` of each document, read in blocks however long it is."""

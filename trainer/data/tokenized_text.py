@@ -1,10 +1,10 @@
 """Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from pydantic import BaseModel
@@ -14,6 +14,7 @@ from trainer.batch_shapes import Document
 from trainer.data import cache
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
+from trainer.data.fast_encoding import Encode, TokenIds, fast_encoder, fastest, is_worthwhile
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
@@ -28,7 +29,6 @@ from trainer.spec import TrainSpec
 VERSION = 1  # increase when the same text and tokenizer would give different files
 BATCH_BYTES = 4 << 20  # text tokenized at a time, over all threads
 
-Encode = Callable[[Sequence[str]], Iterator[list[int] | RecordRefused]]  # of texts: the tokens of each
 DocumentTokens = tuple[Sequence[int], int]  # the tokens before a document, and the one after it
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]  # shape (samples, tokens)
@@ -74,7 +74,7 @@ def tokenize_cached(
     assert end is not None, "tokenizer.load checks it"
 
     def create(path: Path) -> None:
-        with _encoder(tokenizer, hostile) as encode:
+        with _encoder(tokenizer, hostile, sources) as encode:
             tokenize(sources, tokenizer, encode, (start_ids, end), name, path, progress, split)
 
     cache.get_or_create(entry, create, corpora)
@@ -82,16 +82,19 @@ def tokenize_cached(
 
 
 @contextmanager
-def _encoder(tokenizer: Tokenizer, hostile: Path | None) -> Iterator[Encode]:
+def _encoder(tokenizer: Tokenizer, hostile: Path | None, sources: list[CorpusInput]) -> Iterator[Encode]:
+    corpora = open_all(sources)
     if hostile is not None:
         with TokenizerProcess(hostile, with_text=True) as process:
-            yield process.texts
+            is_large = is_worthwhile(corpora)
+            yield fastest(process.fast_texts, process.texts, corpora) if is_large else process.texts
         return
 
-    def encode(texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
-        yield from (list(one.ids) for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
+    def exact(texts: Sequence[str]) -> Iterator[TokenIds]:
+        yield from (one.ids for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
-    yield encode
+    fast = fast_encoder(tokenizer) if is_worthwhile(corpora) else None
+    yield exact if fast is None else fastest(partial(map, fast), exact, corpora)
 
 
 def tokenize(
@@ -121,12 +124,14 @@ def tokenize(
         for is_held_out, batch in _batches(corpora, split):
             if is_held_out and num_train_tokens is None:
                 num_train_tokens = num_tokens
-            encoded = _encode(batch, encode, around, starts_document)
             try:
-                num_tokens = _write(batch, encoded, dtype, num_tokens, tokens, documents)
+                ids, ends = _encode(batch, encode, around, starts_document)
             except _TextRefused as refused:
                 written = documents.tell() // 8 + refused.num_before
                 raise _failure(refused, written if order is None else int(order[written]), sources, corpora) from None
+            ids.astype(dtype).tofile(tokens)
+            (ends + num_tokens).astype("<u8").tofile(documents)
+            num_tokens += len(ids)
             starts_document = batch[-1].ends_document
             done += sum(chunk.num_bytes for chunk in batch)
             progress(done, total)
@@ -188,36 +193,24 @@ def _batches(corpora: list[CorpusReader], split: Split | None) -> Iterator[tuple
             yield is_held_out, batch
 
 
-def _encode(
-    batch: list[TextChunk], encode: Encode, around: DocumentTokens, starts_document: bool
-) -> Iterator[list[int]]:
-    """The tokens of each chunk, with those that start and end documents. Raises _TextRefused."""
-    start_ids, end_of_text = around
-    num_ended = 0
+def _encode(batch: list[TextChunk], encode: Encode, around: DocumentTokens, starts_document: bool) -> tuple[Array, Ids]:
+    """The tokens of a batch, with those that start and end documents, and where documents end. Raises _TextRefused."""
+    start, end = np.asarray(around[0], dtype=np.uint32), np.asarray([around[1]], dtype=np.uint32)
+    parts: list[Array] = []
+    ends: list[int] = []
+    size = 0
     for chunk, ids in zip(batch, encode([chunk.text for chunk in batch]), strict=True):
         if isinstance(ids, RecordRefused):
-            raise _TextRefused(num_ended, ids)
-        yield [*(start_ids if starts_document else ()), *ids, *([end_of_text] if chunk.ends_document else ())]
-        starts_document = chunk.ends_document
-        num_ended += chunk.ends_document
-
-
-def _write(
-    batch: list[TextChunk],
-    encoded: Iterator[list[int]],
-    dtype: str,
-    num_tokens: int,
-    tokens: BinaryIO,
-    documents: BinaryIO,
-) -> int:
-    ends = []
-    for chunk, ids in zip(batch, encoded, strict=True):
-        tokens.write(np.asarray(ids, dtype=dtype).tobytes())
-        num_tokens += len(ids)
+            raise _TextRefused(len(ends), ids)
+        parts.extend([start] if starts_document else [])
+        parts.append(np.asarray(ids, dtype=np.uint32))
+        size += len(ids) + (len(start) if starts_document else 0)
         if chunk.ends_document:
-            ends.append(num_tokens)
-    documents.write(np.asarray(ends, dtype="<u8").tobytes())
-    return num_tokens
+            parts.append(end)
+            size += 1
+            ends.append(size)
+        starts_document = chunk.ends_document
+    return np.concatenate(parts), np.asarray(ends, dtype=np.int64)
 
 
 class TokenizedText:

@@ -21,13 +21,13 @@ from trainer.families import END_OF_TEXT, MASK, MIN_VOCAB_SIZE, NEEDED_TOKENS, P
 from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.run_dir import CorpusInput, sha256_file
 
-VERSION = 1  # increase when the same text would give a different tokenizer
+VERSION = 2  # increase when the same text would give a different tokenizer
 # Special tokens of a model family besides end of text and padding.
 SPECIAL = {"bert": [MASK], "roberta": [MASK], "t5": SENTINELS}
 FILE = "tokenizer.json"
 TRAINING_BYTES = 256 << 20  # more text hardly changes the merges but takes memory
 
-# The pre-tokenizer's pattern. Scripts without spaces get pre-tokens of their own, and none is longer than 32
+# How text is split to learn merges from. Scripts without spaces get pre-tokens of their own, and none is longer than 32
 # characters: BPE training time grows with the square of a pre-token's length. Measured on 0.5 MB of Chinese verse: with
 # punctuation, a limit of 8 characters gives the same 3.58 bytes per token as no limit; without it, 0.5 s against 17 s.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -42,6 +42,12 @@ SPLIT = "|".join(
         r"\s{1,32}(?!\S)",
         r"\s{1,32}",
     ]
+)
+
+# How text is split to be encoded with these merges: as by Llama 3, a pattern that gigatoken and llama.cpp have, too.
+LLAMA_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
 )
 
 SPLIT_DIGITS = SPLIT.replace(r"\p{N}{1,3}", r"\p{N}")  # as Qwen 2 splits numbers
@@ -99,12 +105,7 @@ def train(
 def train_on(text: Iterator[str], vocab_size: int, special: Sequence[str] = (), model_type: str = "llama") -> Tokenizer:
     """Train a tokenizer of at most `vocab_size` tokens on pieces of text, as `train` does."""
     tokenizer = Tokenizer(BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(SPLIT if model_type != "qwen2" else SPLIT_DIGITS), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = _pre_tokenizer(SPLIT if model_type != "qwen2" else SPLIT_DIGITS)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = BpeTrainer(
         vocab_size=vocab_size,
@@ -119,11 +120,18 @@ def train_on(text: Iterator[str], vocab_size: int, special: Sequence[str] = (), 
     if model_type == "qwen2":
         own = Qwen2Tokenizer().backend_tokenizer
         tokenizer.normalizer, tokenizer.pre_tokenizer = own.normalizer, own.pre_tokenizer
+    else:
+        tokenizer.pre_tokenizer = _pre_tokenizer(LLAMA_SPLIT)
     if MASK in special or SENTINELS[0] in special:
         template = f"{END_OF_TEXT} $A {END_OF_TEXT}" if MASK in special else f"$A {END_OF_TEXT}"
         ends = [(END_OF_TEXT, tokenizer.token_to_id(END_OF_TEXT))]
         tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ends)
     return tokenizer
+
+
+def _pre_tokenizer(pattern: str) -> pre_tokenizers.PreTokenizer:
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "isolated"), byte_level])
 
 
 def _training_text(corpora: list[CorpusReader], num_bytes: int, progress: Progress) -> Iterator[str]:

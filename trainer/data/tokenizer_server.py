@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
@@ -22,6 +23,7 @@ from trainer.data import chat_template
 from trainer.data import tokenizer as tokenizers
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
+from trainer.data.fast_encoding import fast_encoder
 from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
@@ -66,6 +68,14 @@ class TokenizerServer:
         }
         if text_encoder is not None:
             self.calls["text"] = lambda text: text_encoder.encode(text, add_special_tokens=False).ids
+            self.calls["open_fast"] = lambda: self.open_fast(text_encoder)
+
+    def open_fast(self, text_encoder: Tokenizer) -> bool:
+        """Add a call that encodes texts by gigatoken, with nothing in its cache; False if that cannot do it exactly."""
+        encode = fast_encoder(text_encoder)
+        if encode is not None:
+            self.calls["fast_text"] = lambda text: np.asarray(encode(text)).tolist()
+        return encode is not None
 
     def segments(self, objective: str, text: str) -> list[Any]:
         """The segments of a record: token ids, and their weights as runs of [weight, count]."""

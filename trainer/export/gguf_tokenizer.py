@@ -16,18 +16,14 @@ from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data.chat_template import end_of_turn_id
-from trainer.data.tokenizer import BYTE
+from trainer.data.tokenizer import BYTE, LLAMA_SPLIT
 from trainer.limits import Limit
 
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+"
-)
 # llama.cpp selects pre-tokenizers by name; these are their patterns, applied in turn (its src/llama-vocab.cpp).
 PRE_TOKENIZERS = {
-    "llama-bpe": [_WORDS.replace("DIGITS", "{1,3}")],
-    "qwen2": [_WORDS.replace("DIGITS", "")],
+    "llama-bpe": [LLAMA_SPLIT],
+    "qwen2": [LLAMA_SPLIT.replace("{1,3}", "")],
     "gpt-2": [_GPT2],
     "smollm": [r"\p{N}", _GPT2],
 }

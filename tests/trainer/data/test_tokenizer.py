@@ -49,12 +49,18 @@ def test_chinese_words_become_tokens(bpe: Tokenizer, verses: list[str]) -> None:
     assert any(len(bpe.decode([number])) > 1 for number in set(ids))
 
 
-def test_pre_tokens_of_text_without_spaces_are_short(tmp_path: Path, verses: list[str]) -> None:
+def test_merges_are_learned_from_short_pieces_of_text_without_spaces(tmp_path: Path, verses: list[str]) -> None:
     solid = "".join(character for verse in verses for character in verse if character.isalpha())
     bpe = tokenizer.train([write_corpus(tmp_path, [solid, "a" * 100_000, " " * 100_000])], 1000, no_progress)
 
-    longest = max(len(piece) for piece, _ in bpe.pre_tokenizer.pre_tokenize_str(solid[:1000]))  # type: ignore[union-attr]
-    assert longest <= 3 * 8
+    longest = max(len(token.encode()) for token in (bpe.decode([number]) for number in range(1000)))
+    assert 8 < longest <= 32
+
+
+def test_text_is_split_as_by_llama_3(bpe: Tokenizer) -> None:
+    text = "I've 12345 naïve\n\n  words,他说：好。"
+    pieces = [text[start:end] for _piece, (start, end) in bpe.pre_tokenizer.pre_tokenize_str(text)]  # type: ignore[union-attr]
+    assert pieces == ["I", "'ve", " ", "123", "45", " naïve", "\n\n", " ", " words", ",他说", "：好", "。"]
 
 
 def test_special_tokens_spelled_in_a_text_are_plain_text(tmp_path: Path) -> None:
