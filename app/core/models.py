@@ -491,7 +491,7 @@ class Sample(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), primary_key=True)
     step: Mapped[int] = mapped_column(primary_key=True)
     fence: Mapped[int] = mapped_column(primary_key=True)
-    split: Mapped[str] = mapped_column(primary_key=True)
+    split: Mapped[str] = mapped_column(primary_key=True, server_default="validation")
     seq: Mapped[int]
     prompt: Mapped[str]
     text: Mapped[str]

@@ -13,7 +13,6 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     op.add_column("sample", sa.Column("split", sa.Text(), server_default="validation", nullable=False))
-    op.alter_column("sample", "split", server_default=None)
     op.drop_constraint("pk_sample", "sample")
     op.create_primary_key("pk_sample", "sample", ["job_id", "step", "fence", "split"])
 

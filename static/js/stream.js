@@ -90,11 +90,14 @@ export class Stream {
     if (source !== this.source) return;
     this.#tellBroken();
     if (source.readyState !== EventSource.CLOSED) return; // the browser retries on its own
+    clearTimeout(this.watchdog);
     const answer = await fetch("/api/v1/me").catch(() => null);
+    const page = await fetch(location.href, { method: "HEAD" }).catch(() => null);
+    if (source !== this.source) return; // meanwhile another connection was opened
     if (answer?.status === 401) {
       this.isOver = true;
       this.listeners.status("login");
-    } else if ((await fetch(location.href, { method: "HEAD" }).catch(() => null))?.status === 404) {
+    } else if (page?.status === 404) {
       location.reload(); // deleted, or no longer shared with this user: the page says so
     } else {
       this.#reopen(RETRY_AFTER);

@@ -14,13 +14,16 @@ from tokenizers import Tokenizer
 
 from trainer.data.corpus import CorpusReader
 from trainer.data.record_encoding import RecordRefused
+from trainer.processes.child_limits import data_bytes
 
 TokenIds = Sequence[int] | np.ndarray[tuple[int], np.dtype[np.uint32]]
 Encode = Callable[[Sequence[str]], Iterator[TokenIds | RecordRefused]]  # of texts: the tokens of each
 
 MIN_BYTES = 2 << 20
-MAX_CACHED_BYTES = 16 << 20  # it keeps some 130 bytes for each word that it meets, and a text may repeat none
-NUM_TRIALS, TRIAL_BYTES = 64, 4096  # texts of each corpus, and bytes of each
+NUM_TRIALS, TRIAL_BYTES = 64, 4096  # pieces of each corpus, and bytes of each
+# gigatoken keeps what it makes of each word that it meets: little for most text, but a text may repeat no word.
+MAX_CACHE_BYTES = 96 << 20
+CHECKED_LENGTH = 128 << 10  # characters between two looks at the memory; they add at most 20 MiB
 # Spaces, line breaks, digits, contractions, marks, scripts with and without spaces, characters of several bytes.
 PROBES = (
     "  Tabs\tand   spaces,\r\n\r\n \n quotes “so”, don't, WE'LL, ₁½²3 1234567.8e-9, naïve cafe\u0301, ½, 🙂👩‍🚀.",
@@ -33,17 +36,23 @@ PROBES = (
 
 
 class FastEncoder:
-    """Encodes texts without special tokens. It forgets the words it has seen after MAX_CACHED_BYTES of text."""
+    """Encodes texts without special tokens, in bounded memory: a cache that has grown too large is dropped."""
 
     def __init__(self, state: str) -> None:
         self._state = state
-        self._tokenizer = load_hf_json(state)
-        self._num_bytes = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._tokenizer = load_hf_json(self._state)
+        self._base_bytes = data_bytes()
+        self._length = 0
 
     def __call__(self, text: str) -> TokenIds:
-        if self._num_bytes > MAX_CACHED_BYTES:
-            self._tokenizer, self._num_bytes = load_hf_json(self._state), 0
-        self._num_bytes += len(text)
+        if self._length >= CHECKED_LENGTH:
+            self._length = 0
+            if data_bytes() - self._base_bytes > MAX_CACHE_BYTES:
+                self._open()
+        self._length += len(text)
         ids: TokenIds = self._tokenizer.encode(text)
         return ids
 
@@ -70,11 +79,11 @@ def is_worthwhile(corpora: Sequence[CorpusReader]) -> bool:
     return sum(corpus.num_bytes for corpus in corpora) >= MIN_BYTES
 
 
-def fastest(fast: Encode, exact: Encode, corpora: Sequence[CorpusReader]) -> Encode:
-    """`fast` if it gives the same tokens as `exact` for texts from all over the corpora, else `exact`."""
+def is_exact(fast: Encode, exact: Encode, corpora: Sequence[CorpusReader]) -> bool:
+    """Whether `fast` gives the same tokens as `exact` for pieces from all over the corpora."""
     texts = [text for corpus in corpora for text in corpus.samples(NUM_TRIALS, TRIAL_BYTES)]
     candidates = list(fast(texts))  # before the others: both may be calls of one process
-    for one, other in zip(candidates, exact(texts), strict=True):
-        if isinstance(one, RecordRefused) or isinstance(other, RecordRefused) or not np.array_equal(one, other):
-            return exact
-    return fast
+    return not any(
+        isinstance(one, RecordRefused) or isinstance(other, RecordRefused) or not np.array_equal(one, other)
+        for one, other in zip(candidates, exact(texts), strict=True)
+    )

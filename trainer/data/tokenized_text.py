@@ -14,7 +14,7 @@ from trainer.batch_shapes import Document
 from trainer.data import cache
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
-from trainer.data.fast_encoding import Encode, TokenIds, fast_encoder, fastest, is_worthwhile
+from trainer.data.fast_encoding import Encode, TokenIds, fast_encoder, is_exact, is_worthwhile
 from trainer.data.record_encoding import RecordRefused
 from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
@@ -84,17 +84,21 @@ def tokenize_cached(
 @contextmanager
 def _encoder(tokenizer: Tokenizer, hostile: Path | None, sources: list[CorpusInput]) -> Iterator[Encode]:
     corpora = open_all(sources)
+    is_large = is_worthwhile(corpora)
     if hostile is not None:
         with TokenizerProcess(hostile, with_text=True) as process:
-            is_large = is_worthwhile(corpora)
-            yield fastest(process.fast_texts, process.texts, corpora) if is_large else process.texts
+            is_fast = is_large and process.open_fast() and is_exact(process.fast_texts, process.texts, corpora)
+            yield process.fast_or_exact_texts if is_fast else process.texts
         return
 
     def exact(texts: Sequence[str]) -> Iterator[TokenIds]:
         yield from (one.ids for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
-    fast = fast_encoder(tokenizer) if is_worthwhile(corpora) else None
-    yield exact if fast is None else fastest(partial(map, fast), exact, corpora)
+    encoder = fast_encoder(tokenizer) if is_large else None
+    if encoder is not None and is_exact(partial(map, encoder), exact, corpora):
+        yield partial(map, encoder)
+    else:
+        yield exact
 
 
 def tokenize(

@@ -36,8 +36,7 @@ LIMITS = ChildLimits(
     dies_with_parent=False,  # it ends with its connection, and may outlive the thread that started it
 )
 BATCH_BYTES = 256 << 10  # of records sent at a time
-MAX_FAST_BYTES = 8 << 20  # of texts encoded by gigatoken before its cache, part of the memory of a call, is emptied
-OPEN_FAST_BYTES = 2 << 20  # size of a call with the time and memory to open the largest vocabularies anew
+OPEN_FAST_BYTES = 2 << 20  # size of a call with the time and memory to open the largest vocabularies
 LOOK_SECONDS = 0.25  # between checks whether a call is still wanted
 WAIT_FACTOR = 60  # a call may wait for its computing time so many times longer, on a busy machine
 MAX_DEATHS = 10  # of the child, before its client gives up
@@ -66,7 +65,6 @@ class TokenizerProcess:
             self._directory = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="tokenizer-")))
             tokenizers.save_pretrained(source, self._directory)
         self._deaths = 0
-        self._num_fast_bytes = MAX_FAST_BYTES
         self._is_ready = False
         self.number = 0  # of the child: it counts up with each start
         self._start()
@@ -98,13 +96,19 @@ class TokenizerProcess:
         """Encode plain texts: each its tokens, without special ones, or the reason why it cannot be used."""
         yield from self._texts("text", texts)
 
+    def open_fast(self) -> bool:
+        """Make `fast_texts` work. Returns whether gigatoken encodes as this tokenizer does (fast_encoding.py)."""
+        (is_open,) = self._answers([("open_fast", OPEN_FAST_BYTES, ())], is_stopped=lambda: False)
+        return is_open is True
+
     def fast_texts(self, texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
-        """The same by gigatoken (fast_encoding.py); each is refused if it cannot encode as this tokenizer does."""
-        if self._num_fast_bytes >= MAX_FAST_BYTES:
-            _opened = list(self._answers([("open_fast", OPEN_FAST_BYTES, ())], is_stopped=lambda: False))
-            self._num_fast_bytes = 0
-        self._num_fast_bytes += sum(map(len, texts))
+        """The same as `texts` by gigatoken."""
         yield from self._texts("fast_text", texts)
+
+    def fast_or_exact_texts(self, texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
+        """The same by gigatoken; what it refuses, as its cache leaves a call less memory, by the tokenizer itself."""
+        for text, answer in zip(texts, list(self.fast_texts(texts)), strict=True):
+            yield from self.texts([text]) if isinstance(answer, RecordRefused) else [answer]
 
     def _texts(self, name: str, texts: Sequence[str]) -> Iterator[list[int] | RecordRefused]:
         yield from self._answers([(name, len(text.encode()), (text,)) for text in texts], is_stopped=lambda: False)

@@ -170,6 +170,8 @@ def serve(connection: "Connection[Any, Any]", directory: Path, *, with_text: boo
     while True:
         for call in json.loads(connection.recv_bytes())["calls"]:
             send(_answer(server, base_bytes, call))
+            if call[0] == "open_fast":
+                base_bytes = data_bytes()  # a second vocabulary is no memory of the calls that follow
 
 
 def main() -> None:

@@ -83,17 +83,19 @@ class Evaluation:
     def _samples(self, report: Reporter) -> list[tuple[EvalSample, str]]:
         """The answer to each prompt, on rank 0 only; under ZeRO-3 on all ranks, as each holds a part of the weights.
 
-        Empty where a library fails: that is worth a line in the log, but does not end the run.
+        One is missing where a library fails: that is worth a line in the log, but does not end the run.
         """
         if self._engine.rank and self._spec.zero_stage < 3:
             return []
+        answers: list[tuple[EvalSample, str]] = []
         self._loaded.model.eval()
         try:
-            return [(sample, sample.answer(self._loaded)) for sample in self._eval_samples]
+            for sample in self._eval_samples:
+                answers.append((sample, sample.answer(self._loaded)))
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
             report.line(f"no sample: {type(error).__name__}: {error}")
-            return []
         finally:
             self._loaded.model.train()
+        return answers

@@ -319,8 +319,11 @@ def _record_outcome(session: Session, job_id: str, fence: int, outcome: Outcome)
 
 
 def inputs(work: Assignment, choice: ResumePoint) -> Inputs:
-    """The IDs in the spec resolved to paths, and the steps whose samples are skipped."""
-    tokenizer = work.spec.tokenizer
+    """The IDs in the spec resolved to paths, and the steps whose samples are skipped.
+
+    An attempt that resumes keeps the tokenizer of the checkpoint: another version could train another one.
+    """
+    tokenizer = work.spec.tokenizer or (work.tokenizer_id if choice.saved is not None else None)
     return Inputs(
         corpora=work.corpora,
         validation=work.validation,

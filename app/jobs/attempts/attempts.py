@@ -62,6 +62,7 @@ class Assignment:
     saved: list[Saved]
     memory_bytes: int  # of the node that the attempt is planned to use
     base: ModelFiles | None = None  # of the base model; None if there is none or it was deleted
+    tokenizer_id: str | None = None  # of the tokenizer that an earlier attempt trained
 
 
 def claim(session: Session, *, job_id: str, node: str) -> int | None:
@@ -99,6 +100,7 @@ def assignment(session: Session, *, job_id: str, fence: int) -> Assignment:
         saved=_saved(session, job),
         memory_bytes=_memory_bytes(job, spec),
         base=base_model.place(session, spec.base_model) if spec.base_model is not None else None,
+        tokenizer_id=job.tokenizer_id,
     )
 
 

@@ -1,9 +1,11 @@
 """gigatoken gives the tokens of tokenizers, or is not used."""
 
+import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +15,9 @@ from tokenizers.models import WordPiece
 from tests.trainer.runs import english, write_corpus
 from trainer.data import fast_encoding, tokenized_text, tokenizer
 from trainer.data.corpus import CorpusReader
-from trainer.data.fast_encoding import FastEncoder, TokenIds, fast_encoder, fastest
+from trainer.data.fast_encoding import FastEncoder, TokenIds, fast_encoder, is_exact
 from trainer.data.record_encoding import RecordRefused
+from trainer.data.tokenizer_process import TokenizerProcess
 
 FAMILIES = {"llama": [], "qwen2": [], "bert": ["<|mask|>"], "t5": ["<extra_id_0>"]}
 DOCUMENTS = [english(), "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。" * 50, "", "naïve cafe\u0301 <|endoftext|> 🙂"]
@@ -59,17 +62,21 @@ def test_a_special_token_that_is_spelled_in_a_text_is_plain_text(encoders: dict[
     assert len(encoders["llama"]("<|endoftext|>")) > 1
 
 
-def test_tokens_stay_the_same_when_the_cache_is_emptied(
+def test_a_cache_that_grows_is_dropped_and_the_tokens_stay_the_same(
     monkeypatch: pytest.MonkeyPatch, trained: dict[str, Tokenizer]
 ) -> None:
+    """Each run of four Chinese characters between commas is a word of its own for gigatoken."""
     encode = fast_encoder(trained["llama"])
     assert encode is not None
     load, opened = fast_encoding.load_hf_json, []
     monkeypatch.setattr(fast_encoding, "load_hf_json", lambda state: opened.append(state) or load(state))
-    monkeypatch.setattr(fast_encoding, "MAX_CACHED_BYTES", 700)
-    texts = [english(500)] * 4
-    assert [list(encode(text)) for text in texts] == [trained["llama"].encode(text).ids for text in texts]
-    assert len(opened) == 2  # before the first and the third one: the probes have filled it
+    monkeypatch.setattr(fast_encoding, "MAX_CACHE_BYTES", 16 << 20)
+    characters = [chr(number) for number in range(0x4E00, 0x9FA0)]
+    draw = random.Random(1)
+    for _n in range(4):
+        text = "，".join("".join(draw.choices(characters, k=4)) for _word in range(50_000))
+        assert np.array_equal(encode(text), trained["llama"].encode(text).ids)
+    assert opened
 
 
 def with_limited_words(one: Tokenizer) -> Tokenizer:
@@ -117,14 +124,14 @@ def test_one_text_with_other_tokens_is_enough_to_leave_all_to_the_library(tmp_pa
     corpora = [
         CorpusReader(write_corpus(tmp_path / str(n), texts)) for n, texts in enumerate([["one"], ["two", "third"]])
     ]
-    assert fastest(fast, lists, corpora) is lists
-    assert fastest(fast, lists, corpora[:1]) is fast
+    assert not is_exact(fast, lists, corpora)
+    assert is_exact(fast, lists, corpora[:1])
 
 
-def test_samples_are_the_beginnings_of_documents_from_all_over_a_corpus(tmp_path: Path) -> None:
-    corpus = CorpusReader(write_corpus(tmp_path, [f"{n:02} 天天天" for n in range(100)]))
-    assert list(corpus.samples(3, 4)) == ["00 ", "49 ", "99 "]
-    assert len(list(corpus.samples(1000, 4))) == 100
+def test_samples_are_pieces_from_all_over_a_corpus(tmp_path: Path) -> None:
+    corpus = CorpusReader(write_corpus(tmp_path, ["a" * 100, "天" * 100, "b" * 100]))
+    pieces = list(corpus.samples(5, 10))
+    assert pieces == ["a" * 10, "天" * 3, "天" * 2, "天" * 3, "b" * 10]
 
 
 @pytest.mark.parametrize("is_limited", [False, True])
@@ -135,20 +142,28 @@ def test_files_are_the_same_with_either_library(
     monkeypatch: pytest.MonkeyPatch,
     is_limited: bool,
 ) -> None:
-    monkeypatch.setattr("trainer.data.tokenizer_process.MAX_FAST_BYTES", 1)  # opened anew for each batch
-    monkeypatch.setattr("trainer.data.tokenized_text.BATCH_BYTES", 4000)
+    monkeypatch.setattr(tokenized_text, "BATCH_BYTES", 4000)
     source = write_corpus(tmp_path / "c", [*DOCUMENTS, *DOCUMENTS])
     contents = []
     for name, min_bytes in (("library", 1 << 60), ("fast", 0)):
         monkeypatch.setattr(fast_encoding, "MIN_BYTES", min_bytes)
-        chosen: list[Any] = []
-        monkeypatch.setattr(
-            tokenized_text, "fastest", lambda *ways, chosen=chosen: chosen.append(fastest(*ways)) or chosen[0]
-        )
+        trials: list[bool] = []
+        monkeypatch.setattr(tokenized_text, "is_exact", lambda *ways, log=trials: log.append(is_exact(*ways)) or log[0])
         hostile = directories["llama"] if is_limited else None
         out = tokenized_text.tokenize_cached(
             [source], trained["llama"], "same", tmp_path / name, no_progress, start_ids=[7, 8], hostile=hostile
         )
         contents.append([(out / file).read_bytes() for file in ("tokens.bin", "documents.bin", "meta.json")])
-        assert ["fast" in str(one) or "map" in str(one) for one in chosen] == [True] * (name == "fast")
+        assert trials == [True] * (name == "fast")
     assert contents[0] == contents[1]
+
+
+def test_what_the_limited_process_cannot_encode_fast_it_encodes_by_the_library(
+    directories: dict[str, Path], trained: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = DOCUMENTS[1:]
+    with TokenizerProcess(directories["llama"], with_text=True) as process:
+        assert list(process.fast_or_exact_texts(texts)) == list(process.texts(texts))  # not opened: all are refused
+        assert process.open_fast()
+        monkeypatch.setattr(process, "texts", None)
+        assert list(process.fast_or_exact_texts(texts)) == [trained["llama"].encode(text).ids for text in texts]
