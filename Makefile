@@ -20,11 +20,12 @@ define install
 	{ echo "Installing failed. The end of $(LOG):"; tail -n 15 $(LOG); exit 1; }
 endef
 
-# Each test process has servers, a database and a data directory of its own. Tests with leases and deadlines of seconds
-# run after the others, which load the processors fully; so do those of the browser, whose event loop stays with a process.
-TEST_PROCESSES ?= 2
+# Each test process has servers, a database and a data directory of its own, which take some 3 GiB; half of the time it
+# waits, so there are two for each core. Tests with leases and deadlines of seconds run after the others, which load the
+# processors fully, in fewer processes; so do those of the browser, whose event loop stays with a process.
+TEST_PROCESSES ?= $(shell python3 -c 'import os; gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30; print(max(1, min(2 * os.cpu_count(), gib // 3)))')
 DEADLINES = tests/faults tests/worker/supervisor tests/app/launcher tests/browser
-PARALLEL = --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder --durations 30
+PARALLEL = --dist loadfile --no-loadscope-reorder --durations 30
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -37,14 +38,14 @@ demo: $(RUN) ## The same with data of its own, and a first training already runn
 
 test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
 	@$(BIN)/python -m tests.chromium
-	@$(BIN)/python -m pytest $(PARALLEL) $(DEADLINES:%=--ignore %)
-	@exec $(BIN)/python -m pytest $(PARALLEL) $(DEADLINES)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) $(PARALLEL) $(DEADLINES:%=--ignore %)
+	@exec $(BIN)/python -m pytest --numprocesses 2 $(PARALLEL) $(DEADLINES)
 
 test-fast: $(DEVELOP) ## Run the tests that neither train nor open a browser
-	@exec $(BIN)/python -m pytest --fast $(PARALLEL)
+	@exec $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --fast $(PARALLEL)
 
 fuzz: $(DEVELOP) ## Parse 500 damaged files of each format of corpora; FUZZ_SEED chooses others
-	@FUZZ_FILES=500 exec $(BIN)/python -m pytest $(PARALLEL) tests/worker/sandbox/corpus/test_fuzz.py
+	@FUZZ_FILES=500 exec $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) $(PARALLEL) tests/worker/sandbox/corpus/test_fuzz.py
 
 lint: $(DEVELOP) node_modules/.ready ## Check style, the layers of imports, and the types of the scripts
 	@$(BIN)/ruff check .

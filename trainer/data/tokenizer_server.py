@@ -8,6 +8,7 @@ budget of encoding_budget.py; one that exceeds its time ends this process, and t
 
 import json
 import sys
+from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import groupby
@@ -74,7 +75,7 @@ class TokenizerServer:
         """Add a call that encodes texts by gigatoken, with nothing in its cache; False if that cannot do it exactly."""
         encode = fast_encoder(text_encoder)
         if encode is not None:
-            self.calls["fast_text"] = lambda text: np.asarray(encode(text)).tolist()
+            self.calls["fast_text"] = lambda text: b64encode(np.asarray(encode(text), dtype="<u4")).decode()
         return encode is not None
 
     def segments(self, objective: str, text: str) -> list[Any]:

@@ -166,4 +166,5 @@ def test_what_the_limited_process_cannot_encode_fast_it_encodes_by_the_library(
         assert list(process.fast_or_exact_texts(texts)) == list(process.texts(texts))  # not opened: all are refused
         assert process.open_fast()
         monkeypatch.setattr(process, "texts", None)
-        assert list(process.fast_or_exact_texts(texts)) == [trained["llama"].encode(text).ids for text in texts]
+        encoded = [list(ids) for ids in process.fast_or_exact_texts(texts) if not isinstance(ids, RecordRefused)]
+        assert encoded == [trained["llama"].encode(text).ids for text in texts]
