@@ -144,7 +144,7 @@ def main() -> None:
         is_equal = is_equal and contents["ours"] == contents["ours, limited process"]
         ratio = rates["ours"] / rates["datasets.map"]
         print(
-            f"ids equal, of what the peers read and of all text in both of ours: {is_equal}; {ratio:.1f} x, goal {GOAL} x"
+            f"equal ids (what the peers read, and all text in both of ours): {is_equal}; {ratio:.1f} x, goal {GOAL} x"
         )
 
 
