@@ -75,7 +75,7 @@ class TokenizerServer:
         """Add a call that encodes texts by gigatoken, with nothing in its cache; False if that cannot do it exactly."""
         encode = fast_encoder(text_encoder)
         if encode is not None:
-            self.calls["fast_text"] = lambda text: b64encode(np.asarray(encode(text), dtype="<u4")).decode()
+            self.calls["fast_text"] = lambda text: b64encode(np.asarray(encode(text), dtype="<u4").tobytes()).decode()
         return encode is not None
 
     def segments(self, objective: str, text: str) -> list[Any]:
