@@ -241,6 +241,7 @@ class TaskOptions(_Stored):
     generation: str | None = None  # the ID of the records that are generated
     filename: str | None = None  # of the archive that is imported
     sha256: str | None = None  # of that
+    num_bytes: int | None = None  # of that, which counts toward the quota until the import has ended
 
 
 class TaskProgress(_Stored):

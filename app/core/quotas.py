@@ -1,7 +1,8 @@
 """Quotas of users: disk space, jobs that run at once, and GPU hours within thirty days. What each of them uses.
 
 Disk space counts files and text of corpora (a file once, however many versions have it; of downloads what has arrived),
-checkpoints, base models and exports. A quota is checked when something is begun; what runs is never ended for it.
+checkpoints, base models, exports, and archives of jobs while they are imported. A quota is checked when something is
+begun; what runs is never ended for it.
 """
 
 from collections.abc import Callable, Iterable
@@ -93,11 +94,14 @@ def _sum_bytes(session: Session, user_id: str, is_counted: Callable[[type[Any]],
         .where(BackgroundTask.owner_id == user_id, *of_exports)
         .subquery()
     )
+    is_archive = (BackgroundTask.kind == "job_import", BackgroundTask.state.in_(("queued", "running")))
+    archive_bytes = cast(BackgroundTask.options["num_bytes"].as_string(), BigInteger)
     of_models = (ImportedModel.owner_id == user_id, is_counted(ImportedModel))
     of_checkpoints = (Checkpoint.owner_id == user_id, Checkpoint.state != "deleted", is_counted(Checkpoint))
     sums = (
         select(func.sum(files.c.size)),
         select(func.sum(exports.c.size)),
+        select(func.sum(archive_bytes)).where(BackgroundTask.owner_id == user_id, *is_archive),
         select(func.sum(Corpus.num_text_bytes)).where(*of_corpora),
         select(func.sum(Upload.num_received)).where(Upload.owner_id == user_id, Upload.state == "pending"),
         select(func.sum(ImportedModel.num_bytes)).where(*of_models),

@@ -122,13 +122,20 @@ def remove_files(tokenizer_id: str) -> None:
 
 
 def record_tokenizer(
-    session: Session, *, owner_id: str, name: str, vocab_size: int, sha256: str, corpora: Sequence[str]
+    session: Session,
+    *,
+    owner_id: str,
+    name: str,
+    vocab_size: int,
+    sha256: str,
+    corpora: Sequence[str],
+    tokenizer_id: str | None = None,
 ) -> Tokenizer:
     """Record a tokenizer that a job trained. Idempotent: the same vocabulary of the same owner has one row, which
-    leaves the trash.
+    leaves the trash. A new row has the ID `tokenizer_id`, if that is given.
     """
     values = {"owner_id": owner_id, "name": name, "vocab_size": vocab_size, "sha256": sha256, "corpora": list(corpora)}
-    new = insert(Tokenizer).values(id=new_id(), **values)
+    new = insert(Tokenizer).values(id=tokenizer_id or new_id(), **values)
     same_vocabulary = new.on_conflict_do_update(
         index_elements=["owner_id", "sha256"], index_where=text("source = 'job'"), set_={"deleted_at": None}
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 from sqlalchemy.orm import Session
 
 from app.core import background_tasks, db, disk, storage
-from app.core.models import BackgroundTask, Job
+from app.core.models import BackgroundTask, Job, Tokenizer
 from app.core.settings import settings
 from app.jobs.archives import imports
 from app.jobs.archives.reading import ARCHIVE
@@ -64,11 +64,14 @@ def clean_up(task: BackgroundTask, is_success: bool) -> None:
         row = session.get(BackgroundTask, task.id)
         is_open = row is not None and row.state in background_tasks.OPEN
         has_job = session.get(Job, task.id) is not None
+        has_tokenizer = session.get(Tokenizer, task.id) is not None
     if is_open:
         return
     imports.remove_directory(directory(task))
     if not has_job:
         imports.remove_directory(storage.run(task.id))
+    if not has_tokenizer:
+        imports.remove_directory(storage.tokenizer(task.id))
 
 
 WORK = Work(directory, run, clean_up, record)

@@ -198,12 +198,12 @@ def _check_checkpoint(directory: Path, files: Files, spec: TrainSpec, progress: 
     name = f"{directory.name}/{MANIFEST}"
     if _listed(reading.read_json(directory / MANIFEST), name) != {n: f for n, f in files.items() if n != MANIFEST}:
         raise InvalidArchive("run_file_invalid", file=name, why="files")
-    probe = directory.with_name(f".{directory.name}")  # these checks write down what they find out
+    probe = directory.with_name(f".{directory.name}")  # an import would repair these files
     probe.mkdir()
-    for path in directory.iterdir():
-        if path.is_file() and not _is_weights(path.name):
-            shutil.copy(path, probe)
-    config, _remarks = hf_config.read_config(probe)
+    for path in _small_files(directory):
+        shutil.copy(path, probe)
+    config, remarks = hf_config.read_config(probe)
+    hf_config.spec_fields(config)
     fields = architectures.network_fields(config)
     differing = [field for field, value in fields.items() if getattr(spec, field) != value]
     if differing:
@@ -215,10 +215,36 @@ def _check_checkpoint(directory: Path, files: Files, spec: TrainSpec, progress: 
     hf_config.check_tensors(directory, config, tensors, is_classifier=spec.objective == "classification")
     if paths := hf_config.path_settings(directory):
         raise InvalidArchive("run_file_invalid", file=f"{directory.name}/tokenizer_config.json", why=paths[0])
-    hf_config.check_tokenizer(probe, config)
+    remarks += hf_config.check_tokenizer(probe, config)
+    _check_unrepaired(directory, probe, remarks)
     shutil.rmtree(probe)
     if any(file in files for file in ADAPTER):
         _check_adapter(directory, progress)
+
+
+def _small_files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.iterdir() if path.is_file() and not _is_weights(path.name))
+
+
+def _check_unrepaired(directory: Path, probe: Path, remarks: list[dict[str, Any]]) -> None:
+    """Raise InvalidArchive if an import of a base model repaired the copy of a checkpoint's files in `probe`.
+
+    The files of every job come back: a Qwen 2 names no token for unknown text, which transformers' class would add, and
+    where that class splits text in another way, tokenizer.json holds here.
+    """
+    for path in _small_files(probe):
+        original = directory / path.name
+        if not original.is_file() or _content(original) != _content(path):
+            raise InvalidArchive("run_file_invalid", file=f"{directory.name}/{path.name}", why="repaired")
+    codes = [remark["code"] for remark in remarks if remark["code"] != "tokenizer_replaced"]
+    if codes:
+        raise InvalidArchive("run_file_invalid", file=directory.name, why=codes[0])
+
+
+def _content(path: Path) -> bytes | dict[str, Any]:
+    if path.name != "tokenizer_config.json":
+        return path.read_bytes()
+    return {key: value for key, value in hf_config.read(path).items() if key != "unk_token"}
 
 
 def _check_adapter(directory: Path, progress: Progress) -> None:

@@ -3,7 +3,6 @@
 The task's process (worker/sandbox/run_archive.py) has checked every byte before a job is made of it.
 """
 
-import json
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -16,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
-from app.core import background_tasks, db, queue, quotas, storage
+from app.core import background_tasks, db, disk, queue, quotas, storage
 from app.core.account_models import User
 from app.core.archive_shapes import RunOrigin
 from app.core.errors import PanelError
@@ -43,7 +42,9 @@ from trainer.spec import TrainSpec
 
 MAX_FILENAME_LENGTH = 200
 MAX_BYTES = 1 << 62  # the disk and the quota are the limit
-POINTS_PER_INSERT = 1_000
+CHECK_BYTES = 16 << 20  # of an upload, after which they are checked again
+VALUES_PER_INSERT = 2_000  # of curves
+CHECKPOINTS = "checkpoints"  # the directory of all, in an archive and of a job
 
 
 # ---- the upload -----------------------------------------------------------------------------------------------------
@@ -54,26 +55,47 @@ async def receive(
 ) -> BackgroundTask:
     """Store an archive and queue its import. `declared` is the Content-Length header.
 
-    The disk must have room for the archive and what it is unpacked to. A failed upload leaves no file. Raises
-    PanelError.
+    The disk must have room for the archive and what it is unpacked to, and the quota for the archive: both are checked
+    before and, as no length may be declared, while it arrives. A failed upload leaves no file. Raises PanelError.
     """
     check_text("filename", filename)
-    await to_thread.run_sync(_check_room, principal, declared)
+    await to_thread.run_sync(_check_declared, principal, declared)
     task_id = new_id()
     path = storage.background_task(task_id) / reading.ARCHIVE
-    upload = await to_thread.run_sync(uploads.StreamedUpload, path, MAX_BYTES, _too_large())
+    upload = await to_thread.run_sync(_ArchiveUpload, principal, path)
     try:
         sha256 = await uploads.save_upload(stream, upload)
-        options = TaskOptions(filename=filename[:MAX_FILENAME_LENGTH], sha256=sha256)
-        return await to_thread.run_sync(_enqueue, principal, task_id, upload.num_bytes, options)
+        name, num_bytes = filename[:MAX_FILENAME_LENGTH], upload.num_bytes
+        options = TaskOptions(filename=name, sha256=sha256, num_bytes=num_bytes)
+        return await to_thread.run_sync(_enqueue, principal, task_id, num_bytes, options)
     except BaseException:
         await to_thread.run_sync(remove_directory, path.parent)
         raise
 
 
-def _check_room(principal: Principal, declared: str | None) -> None:
+class _ArchiveUpload(uploads.StreamedUpload):
+    """The upload of an archive, which ends once it is more than the disk or its user's quota has room for."""
+
+    def __init__(self, principal: Principal, path: Path) -> None:
+        super().__init__(path, MAX_BYTES, _too_large())
+        self._principal = principal
+        self._next_check = CHECK_BYTES
+
+    def write(self, chunks: list[bytes]) -> None:
+        """Append chunks. Raises PanelError: 507 if the disk, 403 if the quota has no room for what has arrived."""
+        super().write(chunks)
+        if self.num_bytes >= self._next_check:
+            self._next_check = self.num_bytes + CHECK_BYTES
+            disk.require_room(self.num_bytes)  # to unpack what is stored already
+            _check_quota(self._principal, self.num_bytes)
+
+
+def _check_declared(principal: Principal, declared: str | None) -> None:
     uploads.check_declared(declared, MAX_BYTES, _too_large(), copies=2)
-    num_bytes = int(declared[:20]) if declared and declared.isdecimal() else 0
+    _check_quota(principal, int(declared[:20]) if declared and declared.isdecimal() else 0)
+
+
+def _check_quota(principal: Principal, num_bytes: int) -> None:
     with db.transaction() as session:
         quotas.check_disk(session, principal.user_id, num_bytes)
 
@@ -127,7 +149,9 @@ def remove_directory(directory: Path) -> None:
 def record(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | None) -> None:
     """Make a job of the files that a task's process has checked, in the transaction that ends the task.
 
-    The job has the ID of the task. `tokenizer` are hash and size of the vocabulary of the archived one.
+    The job has the ID of the task, and so has its tokenizer where that is new. `tokenizer` are hash and size of the
+    vocabulary of the archived one. Files are moved last. May be repeated after an outage, even one at the commit: what
+    is read from the directory of the task stays there, and what was moved already stays in its place.
     """
     owner = session.get_one(User, task.owner_id)
     directory = storage.background_task(task.id) / reading.UNPACKED
@@ -137,18 +161,17 @@ def record(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | N
     if tokenizer is not None and run.tokenizer is not None:
         name = _name(run.tokenizer.name, tokenizers.MAX_NAME_LENGTH)
         corpora = ids.replaced(spec.corpora)
-        row = tokenizers.record_tokenizer(session, owner_id=owner.id, name=name, corpora=corpora, **tokenizer)
+        values = {"tokenizer_id": task.id, "owner_id": owner.id, "name": name, "corpora": corpora, **tokenizer}
+        row = tokenizers.record_tokenizer(session, **values)
         tokenizer_id = row.id
         ids.name_tokenizer(run.tokenizer.id, row.id)
-        if not storage.tokenizer(row.id).exists():
-            storage.tokenizer(row.id).parent.mkdir(parents=True, exist_ok=True)
-            (directory / "tokenizer").rename(storage.tokenizer(row.id))
     job = _insert(session, task, owner.id, run, TrainSpec.model_validate(ids.replaced(spec.model_dump())), ids)
     job.tokenizer_id = tokenizer_id
     latest = _append_curves(session, job, directory, ids)
     job.progress = JobProgress(done=job.step, total=job.max_steps or 0, latest=latest)
     _add_samples(session, job, directory)
-    _publish(session, job, run, directory, ids)
+    _record_checkpoints(session, job, run, directory, ids)
+    _move(job, directory)
 
 
 def _insert(
@@ -234,13 +257,15 @@ def _append_curves(session: Session, job: Job, directory: Path, ids: LocalIds) -
     """Add all points; returns the last value of each series."""
     latest: dict[str, Value] = {}
     batch: list[metrics.Point] = []
+    size = 0
     for seq, row in enumerate(reading.curve_rows(directory), 1):
         values = {ids.series(name): value for name, value in row.values.items()}
         latest.update(values)
         batch.append(metrics.Point(seq, row.step, {**values}, row.at))
-        if len(batch) == POINTS_PER_INSERT:
+        size += len(values)
+        if size >= VALUES_PER_INSERT:
             metrics.append(session, job_id=job.id, fence=job.fence, points=batch)
-            batch = []
+            batch, size = [], 0
     metrics.append(session, job_id=job.id, fence=job.fence, points=batch)
     return latest
 
@@ -251,27 +276,35 @@ def _add_samples(session: Session, job: Job, directory: Path) -> None:
         session.execute(insert(Sample).values(**row).on_conflict_do_nothing())
 
 
-def _publish(session: Session, job: Job, run: RunDescription, directory: Path, ids: LocalIds) -> None:
-    """Sign the checkpoints, put them in their place, and record them."""
-    target = RunDir(storage.run(job.id))
+def _record_checkpoints(session: Session, job: Job, run: RunDescription, directory: Path, ids: LocalIds) -> None:
+    """Sign the checkpoints and record them, in the place that _move gives them or has given them already."""
+    target = storage.run(job.id)
+    place = directory if (directory / CHECKPOINTS).exists() else target
     for entry in run.checkpoints:
-        place = directory / entry.directory
-        signature.sign(place, job_id=job.id, owner_id=job.owner_id, fence=_fence(entry), step=entry.step)
-    write_atomically(RunDir(directory).spec_path, job.spec.model_dump_json(indent=2))
-    for name in (reading.RUN, reading.METRICS, reading.SAMPLES, MANIFEST):  # the rows hold what they said
-        (directory / name).unlink()
-    remove_directory(target.path)  # what an interrupted start left
-    target.path.parent.mkdir(parents=True, exist_ok=True)
-    directory.rename(target.path)
-    for entry in run.checkpoints:
-        path = target.path / entry.directory
+        path = place / entry.directory
+        signature.sign(path, job_id=job.id, owner_id=job.owner_id, fence=_fence(entry), step=entry.step)
         checkpoints.record(
             session,
             owner_id=job.owner_id,
             job_id=job.id,
             step=entry.step,
             fence=_fence(entry),
-            path=str(path.relative_to(storage.data())),
-            manifest=json.loads((path / MANIFEST).read_bytes()),
+            path=str((target / entry.directory).relative_to(storage.data())),
+            manifest=reading.read_json(path / MANIFEST),
             metrics={ids.series(name): value for name, value in entry.metrics.items()},
         )
+
+
+def _move(job: Job, directory: Path) -> None:
+    """Move the checkpoints and a new tokenizer to their places, and write the spec of the job. May be repeated."""
+    target = RunDir(storage.run(job.id))
+    source = directory / CHECKPOINTS
+    if source.exists():
+        remove_directory(target.path)  # what an interrupted start left
+    target.path.mkdir(parents=True, exist_ok=True)
+    write_atomically(target.spec_path, job.spec.model_dump_json(indent=2))
+    if source.exists():
+        source.rename(target.path / CHECKPOINTS)
+    if job.tokenizer_id is not None and not storage.tokenizer(job.tokenizer_id).exists():
+        storage.tokenizer(job.tokenizer_id).parent.mkdir(parents=True, exist_ok=True)
+        (directory / "tokenizer").rename(storage.tokenizer(job.tokenizer_id))

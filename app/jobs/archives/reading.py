@@ -27,8 +27,8 @@ ARCHIVE = "archive.tar"  # in the directory of the task that imports it
 UNPACKED = "run"  # beside it: the files of the archive
 RUN, SPEC, METRICS, SAMPLES = "run.json", "spec.json", "metrics.csv", "samples.jsonl"
 CHECKPOINT = re.compile(r"checkpoints/step-(0|[1-9]\d{0,9})-([1-9]\d{0,9})", re.ASCII)
-MAX_JSON_BYTES = 64 << 20
-MAX_LINE_BYTES = 1 << 20  # of a sample
+MAX_JSON_BYTES = 4 << 20
+MAX_LINE_BYTES = 1 << 20  # of the curves and of the samples
 MAX_SERIES = 1_000
 MAX_INTEGER = 2**31 - 1  # of a step in the database
 _SERIES = re.compile(r"[\x21-\x7e]{1,200}")
@@ -128,21 +128,36 @@ def _validated(shape: type[T], raw: dict[str, Any], path: Path) -> T:
 def curve_rows(directory: Path) -> Iterator[CurveRow]:
     """The lines of metrics.csv, by their steps."""
     path = directory / METRICS
+    names: list[str] | None = None
+    before = -1
+    for number, line in _lines(path):
+        try:
+            (fields,) = csv.reader([line.decode()], strict=True)  # alone, so that no value goes on in the next line
+            if names is None:
+                names = _series(fields)
+                continue
+            row = _curve_row(fields, names)
+            if row.step <= before:
+                raise ValueError("step")
+        except (ValueError, csv.Error):
+            raise _invalid(path, f"line {number}") from None
+        before = row.step
+        yield row
+    if names is None:
+        raise _invalid(path, "line 1")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file with their numbers, of MAX_LINE_BYTES at most."""
     if not path.is_file():
         raise InvalidArchive("run_file_missing", file=path.name)
-    with path.open(encoding="utf-8", newline="") as file:
-        lines = csv.reader(file, strict=True)
-        try:
-            names = _series(next(lines, []))
-            before = -1
-            for line in lines:
-                row = _curve_row(line, names)
-                if row.step <= before:
-                    raise ValueError("step")
-                before = row.step
-                yield row
-        except (ValueError, csv.Error):
-            raise _invalid(path, f"line {lines.line_num}") from None
+    with path.open("rb") as file:
+        number = 0
+        while line := file.readline(MAX_LINE_BYTES + 1):
+            number += 1
+            if len(line) > MAX_LINE_BYTES:
+                raise _invalid(path, f"line {number}: > {MAX_LINE_BYTES} bytes")
+            yield number, line
 
 
 def _series(header: list[str]) -> list[str]:
@@ -173,17 +188,12 @@ def _value(text: str) -> Value:
 def samples(directory: Path) -> Iterator[ArchivedSample]:
     """What the model wrote."""
     path = directory / SAMPLES
-    if not path.is_file():
-        raise InvalidArchive("run_file_missing", file=path.name)
-    with path.open("rb") as file:
-        number = 0
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            number += 1
-            try:
-                sample = ArchivedSample.model_validate(strict_json.loads(line))
-            except (ValueError, RecursionError):
-                raise _invalid(path, f"line {number}") from None
-            yield sample
+    for number, line in _lines(path):
+        try:
+            sample = ArchivedSample.model_validate(strict_json.loads(line))
+        except (ValueError, RecursionError):
+            raise _invalid(path, f"line {number}") from None
+        yield sample
 
 
 def _invalid(path: Path, why: str) -> InvalidArchive:

@@ -39,7 +39,7 @@ UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unex
 DAY = 24 * 3600.0
 CACHE_SECONDS, CACHE_SECONDS_ON_LOW_DISK = 30 * DAY, DAY  # without a use, after which tokens and vocabularies go
 # What killed processes leave of uploads, parsed text, unpacked archives and downloads.
-PARTIAL = ("corpora/*/*.bin.*", "base_models/*/.*.part", "base_models/*/.cache")
+PARTIAL = ("corpora/*/*.bin.*", "base_models/*/.*.part", "base_models/*/.cache", "works/*/*.part")
 
 Action = Callable[[], None]
 

@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification
 from app.jobs.archives.reading import InvalidArchive
 from tests import folders
 from trainer import run_dir
+from trainer.data import tokenizer as tokenizers
 from trainer.modeling import lora
 from trainer.run_dir import MANIFEST
 from trainer.spec import TrainSpec, resolve
@@ -102,3 +103,37 @@ def test_a_configuration_with_code_is_refused(directory: Path) -> None:
     with pytest.raises(InvalidModel) as error:
         check(directory, llama())
     assert error.value.problem["code"] == "remote_code"
+
+
+def test_a_tokenizer_that_jobs_train_for_qwen_2_is_accepted(directory: Path) -> None:
+    folders.saved(directory, "qwen2")
+    text = "In the beginning God created the heaven and the earth, in 1990. " * 20
+    tokenizers.save(tokenizers.train_on(iter([text]), 300, model_type="qwen2"), directory)
+    check(directory, llama(model_type="qwen2"))
+
+
+def test_files_that_an_import_of_a_base_model_would_repair_are_refused(directory: Path) -> None:
+    folders.saved(directory)
+    path = directory / "tokenizer_config.json"
+    settings = {key: value for key, value in json.loads(path.read_text()).items() if key != "eos_token"}
+    path.write_text(json.dumps(settings))
+    folders.change(directory, eos_token_id=0)  # which would be written into the tokenizer
+    with pytest.raises(InvalidArchive) as error:
+        check(directory, llama())
+    assert error.value.problem["why"] == "repaired"
+
+
+def test_a_configuration_that_is_loaded_as_another_is_refused(directory: Path) -> None:
+    folders.saved(directory, "mistral")
+    with pytest.raises(InvalidArchive) as error:
+        check(directory, llama())
+    assert error.value.problem["file"] == "step-1-1/config.json"
+
+
+@pytest.mark.parametrize("fields", [{"hidden_act": "gelu"}, {"max_position_embeddings": 4}], ids=str)
+def test_a_network_that_no_spec_describes_is_refused(directory: Path, fields: dict[str, Any]) -> None:
+    folders.saved(directory)
+    folders.change(directory, **fields)
+    with pytest.raises(InvalidModel) as error:
+        check(directory, llama())
+    assert error.value.problem["field"] == next(iter(fields))

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import select, update
+from sqlalchemy import event, func, select, update
+from sqlalchemy.orm import Session
 
 from app.checkpoints import signature
 from app.core import db, quotas, storage
-from app.core.account_models import User
-from app.core.models import Checkpoint, Job, MetricPoint, Tokenizer
+from app.core.models import BackgroundTask, Checkpoint, Job, MetricPoint, Tokenizer
 from app.jobs import stream
 from app.jobs.archives import imports
 from app.jobs.attempts import attempts
@@ -26,7 +26,7 @@ from tests.background import forget_waiting, run_waiting
 from tests.users import Person
 from trainer import events, run_dir
 from trainer.run_dir import RunDir
-from worker.background import job_import
+from worker.background import job_import, runner
 from worker.sandbox import run_archive
 
 NETWORK = {
@@ -280,6 +280,38 @@ def test_the_same_archive_is_not_imported_twice(alice_api: TestClient, copy: str
     assert "First / né" in answer.json()["title"]
 
 
+def test_a_database_that_is_lost_at_the_commit_costs_nothing(
+    bob_api: TestClient, archive: bytes, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, lost = imports.record, []
+
+    def terminate(session: Session) -> None:
+        lost.append(session)
+        with db.transaction() as other:
+            other.execute(select(func.pg_terminate_backend(pid)))
+
+    def record_and_lose(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | None) -> None:
+        nonlocal pid
+        record(session, task, tokenizer)
+        pid = session.scalar(select(func.pg_backend_pid()))
+        if not lost:
+            event.listen(session, "before_commit", terminate, once=True)
+
+    pid = None
+    monkeypatch.setattr(imports, "record", record_and_lose)
+    monkeypatch.setattr(runner, "RETRY_SECONDS", 0.0)
+    task = imported(bob_api, repacked(contents(archive)))
+    assert len(lost) == 1
+    assert task["state"] == "succeeded", task
+    rows = checkpoints(task["id"])
+    assert [row.step for row in rows] == [20, 30]
+    for row in rows:
+        signature.verify(storage.checkpoint(row.path))
+    job = bob_api.get(f"/api/v1/jobs/{task['id']}").json()
+    assert json.loads((storage.run(task["id"]) / "spec.json").read_text())["corpora"] == job["spec"]["corpora"]
+    assert (storage.tokenizer(job["tokenizer_id"]) / "tokenizer.json").is_file()
+
+
 def test_another_user_gets_a_job_without_the_corpus(
     bob_api: TestClient, bob: TestClient, archive: bytes, corpus: str, in_process: None
 ) -> None:
@@ -375,6 +407,21 @@ HOSTILE: dict[str, tuple[Callable[[bytes], bytes], str, str]] = {
         "run_file_invalid",
         "line 3",
     ),
+    "curve over two lines": (
+        lambda a: repacked({**contents(a), "metrics.csv": b'step,time,loss\n1,,"4\n"\n'}),
+        "run_file_invalid",
+        "line 2",
+    ),
+    "long line": (
+        lambda a: repacked({**contents(a), "metrics.csv": b"step,time,loss\n" + b"," * (1 << 21)}),
+        "run_file_invalid",
+        "line 2: > 1048576 bytes",
+    ),
+    "large description": (
+        lambda a: repacked(changed(a, "run.json", padding="a" * (4 << 20))),
+        "run_file_invalid",
+        "> 4194304 bytes",
+    ),
     "weights of NaN": (with_nan, "nonfinite", "NaN"),
 }
 
@@ -389,29 +436,6 @@ def test_a_changed_archive_is_refused_with_a_reason_and_leaves_nothing(
     assert word in task["failure"]["message"]
     assert sorted((storage.data() / "runs").iterdir()) == before
     assert alice_api.get(f"/api/v1/jobs/{task['id']}").status_code == 404
-
-
-def test_an_archive_that_the_disk_or_the_quota_has_no_room_for_is_not_stored(
-    bob_api: TestClient, bob_user: Person, archive: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def store(*_arguments: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(imports.uploads, "StreamedUpload", store)
-    answer = bob_api.post("/api/v1/jobs/import", content=archive, headers={"Content-Length": str(1 << 60)})
-    assert (answer.status_code, answer.json()["code"]) == (507, "disk_full")
-    with db.transaction() as session:
-        session.execute(update(User).where(User.id == bob_user.id).values(quota_bytes=1000))
-    answer = bob_api.post("/api/v1/jobs/import", content=archive)
-    assert (answer.status_code, answer.json()["code"]) == (403, "quota_exceeded")
-    with db.transaction() as session:
-        session.execute(update(User).where(User.id == bob_user.id).values(quota_bytes=None))
-    assert not list((storage.data() / "works").glob("*/*"))
-
-
-def test_an_empty_file_is_refused(alice_api: TestClient) -> None:
-    answer = alice_api.post("/api/v1/jobs/import", content=b"")
-    assert (answer.status_code, answer.json()["code"]) == (422, "file_empty")
 
 
 def test_a_cancelled_import_leaves_nothing(
@@ -438,16 +462,21 @@ def test_a_cancelled_import_leaves_nothing(
 def test_files_without_a_row_are_removed(
     alice_api: TestClient, archive: bytes, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_arguments: object, **_more: object) -> None:
-        assert list(storage.run(task["id"]).iterdir())  # they are in their place
+    move = imports._move
+
+    def refuse_after(job: Job, directory: Path) -> None:
+        move(job, directory)
+        storage.tokenizer(job.id).mkdir(parents=True)
+        assert list(storage.run(job.id).glob("checkpoints/*"))  # they are in their place
         raise ValueError
 
-    monkeypatch.setattr(imports.checkpoints, "record", refuse)
+    monkeypatch.setattr(imports, "_move", refuse_after)
     task = upload(alice_api, repacked(contents(archive)))
     run_waiting()
     failure = alice_api.get(f"/api/v1/tasks/{task['id']}").json()["failure"]
     assert failure["code"] == "result_unstorable"
     assert not storage.run(task["id"]).exists()
+    assert not storage.tokenizer(task["id"]).exists()
 
 
 def test_the_page_uploads_without_a_script(alice: TestClient, archive: bytes, in_process: None) -> None:

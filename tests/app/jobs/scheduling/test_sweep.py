@@ -203,6 +203,7 @@ def test_incomplete_files_of_killed_processes_are_deleted(job: tuple[str, int], 
         storage.corpus(corpus) / "text.bin.123",
         storage.base_model("a") / ".model.safetensors.part",
         storage.base_model("a") / ".cache" / "blob.incomplete",
+        storage.background_task("a") / "archive.tar.part",
     ]
     slow = storage.cache() / "tokens" / "making-abc" / "data"
     trash = data / "trash" / "of-nobody" / "data"
@@ -212,12 +213,12 @@ def test_incomplete_files_of_killed_processes_are_deleted(job: tuple[str, int], 
     for path in (*whole, *partial, slow):
         age(path, HOUR / 2)
     all_round()
-    assert [path.exists() for path in (*whole, *partial, slow, trash)] == [True] * 7 + [False]
+    assert [path.exists() for path in (*whole, *partial, slow, trash)] == [True] * 8 + [False]
     for path in (*whole, *partial, slow):
         age(path, 2 * HOUR)
         age(path.parent, 2 * HOUR)
     all_round()
-    assert [path.exists() for path in (*whole, *partial, slow)] == [True] * 2 + [False] * 4 + [True]
+    assert [path.exists() for path in (*whole, *partial, slow)] == [True] * 2 + [False] * 5 + [True]
     assert not partial[0].parent.exists()
     age(slow.parent, 25 * HOUR)
     all_round()
