@@ -137,3 +137,11 @@ def test_a_network_that_no_spec_describes_is_refused(directory: Path, fields: di
     with pytest.raises(InvalidModel) as error:
         check(directory, llama())
     assert error.value.problem["field"] == next(iter(fields))
+
+
+def test_a_checkpoint_that_an_import_of_a_base_model_remarks_on_is_refused(directory: Path) -> None:
+    folders.saved(directory)
+    run_archive._check_unrepaired(directory, directory, [{"code": "tokenizer_replaced"}])  # it is used as it is
+    with pytest.raises(InvalidArchive) as error:
+        run_archive._check_unrepaired(directory, directory, [{"code": "as_llama"}])
+    assert error.value.problem["why"] == "as_llama"
