@@ -5,7 +5,7 @@ from datetime import datetime
 from sqlalchemy import ForeignKey, Index, func, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.core.json_shapes import MessageValues
+from app.core.json_shapes import FailureReason, MessageValues
 from app.core.model_base import Base
 from app.core.models import Job
 
@@ -28,7 +28,7 @@ class JobForwarding(Base):
     remote: Mapped[MessageValues] = mapped_column(server_default="{}")  # the tracker's run, as its client knows it
     due_at: Mapped[datetime] = mapped_column(server_default=func.now())  # later while it is being sent, or after errors
     num_failures: Mapped[int] = mapped_column(server_default="0")  # in a row
-    error: Mapped[str | None]  # of the last try
+    error: Mapped[FailureReason | None] = mapped_column(server_default="{}", nullable=False)  # of the last try
     failed_at: Mapped[datetime | None]  # the last time
     forwarded_at: Mapped[datetime | None]  # the last time
     finished_at: Mapped[datetime | None]  # the tracker has everything, and the end of the job

@@ -17,7 +17,7 @@ from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes
 from app.jobs.forwarding import service as forwarding
-from app.jobs.forwarding import trackers
+from app.jobs.forwarding import tracker_errors, trackers
 from app.jobs.forwarding.trackers import Tracker
 from app.jobs.lifecycle import recovery_policy
 from app.jobs.scheduling import dispatch
@@ -59,7 +59,7 @@ def show_health(request: Request, principal: Reader) -> Response:
     with db.transaction() as session:
         now = db.now()
         parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now), _disk()]
-        parts += _trackers(session)
+        parts += _trackers(session, sees_errors=principal.is_at_least("admin"))
     return page(
         request,
         "nodes/health.html",
@@ -130,13 +130,14 @@ def _disk() -> Part:
     return Part(_("Data directory"), "bad", description, remedy=remedy)
 
 
-def _trackers(session: Session) -> list[Part]:
+def _trackers(session: Session, *, sees_errors: bool) -> list[Part]:
     health = forwarding.health(session)
-    idle = forwarding.TrackerHealth(0, 0, None)
-    return [_tracker(tracker, health.get(tracker.name, idle)) for tracker in trackers.configured()]
+    idle = forwarding.TrackerHealth()
+    return [_tracker(tracker, health.get(tracker.name, idle), sees_errors) for tracker in trackers.configured()]
 
 
-def _tracker(tracker: Tracker, health: forwarding.TrackerHealth) -> Part:
+def _tracker(tracker: Tracker, health: forwarding.TrackerHealth, sees_errors: bool) -> Part:
+    """An error may name another's job, or a path: only administrators see it."""
     name = _("Experiment tracker {name}", name=tracker.title)
     if not tracker.is_installed:
         remedy = _(
@@ -145,7 +146,7 @@ def _tracker(tracker: Tracker, health: forwarding.TrackerHealth) -> Part:
             extra=tracker.name,
         )
         return Part(name, "wait", _("It is configured, but its package is not installed."), remedy=remedy)
-    if health.error is None:
+    if not health.num_failing:
         description = ngettext(
             "{n} job is being forwarded to {target}.",
             "{n} jobs are being forwarded to {target}.",
@@ -154,12 +155,14 @@ def _tracker(tracker: Tracker, health: forwarding.TrackerHealth) -> Part:
         )
         return Part(name, "good", description)
     description = ngettext(
-        "{n} job could not be forwarded to {target}: {error}",
-        "{n} jobs could not be forwarded to {target}: {error}",
+        "{n} job could not be forwarded to {target}.",
+        "{n} jobs could not be forwarded to {target}.",
         health.num_failing,
         target=tracker.target,
-        error=health.error,
     )
+    if sees_errors and health.error is not None:
+        error = tracker_errors.explain(health.error)
+        description = _("{sentence} The newest error: {error}", sentence=description, error=error)
     remedy = _("Training goes on. Nothing is lost: everything is sent again until the tracker takes it.")
     return Part(name, "wait", description, remedy=remedy)
 

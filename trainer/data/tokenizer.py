@@ -187,9 +187,13 @@ def load(directory: Path) -> Tokenizer:
     except Exception as error:  # tokenizers raises bare Exception
         needed = "one with a tokenizer.json and an end-of-text token"
         raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
+    return for_plain_text(tokenizer)
+
+
+def for_plain_text(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that encodes texts whole, and to which a special token that a text spells is plain text."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    # A special token spelled in a text is plain text.
     if isinstance(tokenizer.model, Unigram):  # would find it in its vocabulary all the same
         return special_tokens.with_renamed_tokens(tokenizer)
     tokenizer.encode_special_tokens = True

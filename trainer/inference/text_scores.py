@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer.data.tokenizer import start_ids, start_of_text_id
+from trainer.data.tokenizer import for_plain_text, start_ids, start_of_text_id
 from trainer.inference.generation import LoadedModel
 
 MIN_TOKENS = 2  # of a text that is scored
@@ -54,10 +54,7 @@ class TextScorer:
     def __init__(self, loaded: LoadedModel) -> None:
         self._model, self._context = loaded.model, loaded.context
         self._start = (start_ids(loaded.tokenizer) or [start_of_text_id(loaded.tokenizer)])[-1]
-        self._tokenizer = loaded.tokenizer.backend_tokenizer
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-        self._tokenizer.encode_special_tokens = True
+        self._tokenizer = for_plain_text(loaded.tokenizer.backend_tokenizer)
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str]) -> list[TextScore | None]:

@@ -23,12 +23,16 @@ MAX_DOCUMENTS = 2000
 
 
 def preview(principal: Principal, corpus_id: str, steps: list[StepSettings], num_documents: int) -> dict[str, Any]:
-    """Counts and examples of each step on the first documents. Nothing is written. Raises PanelError."""
+    """Counts and examples of each step on the first documents. Raises PanelError.
+
+    Nothing is written but the scores of a model, which are kept for the cleaning after it, if the corpus is the user's.
+    """
     with db.transaction() as session:
         parent = corpora_service.get_corpus(session, principal=principal, corpus_id=corpus_id)
         others = service.check(session, principal, parent, steps)
         recipe = service.recipe_of(parent, [step.model_dump() for step in steps], others)
         models = service.scoring_models(session, principal, steps)
+        recipe["is_score_cache_read_only"] = parent.owner_id != principal.user_id
         text = json.dumps({**recipe, "models": service.model_places(session, models)})
     module, option = "worker.sandbox.cleaning.clean", f"--preview={num_documents}"
     try:

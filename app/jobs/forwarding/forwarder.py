@@ -7,6 +7,7 @@ sent again: the journal's lines in the database are the queue.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -55,10 +56,13 @@ class TrackerThread(threading.Thread):
     def run(self) -> None:
         """Forward until the thread is over, or the process ends."""
         used_at = time.monotonic()
-        while self.wake.wait() and not self.is_over:
+        while not self.is_over:
+            if not self.wake.wait(IDLE_SECONDS):
+                self._process.close()
+                continue
             self.wake.clear()
             try:
-                if forward_due(self._tracker, self._process):
+                if forward_due(self._tracker, self._process, lambda: self.is_over):
                     used_at = time.monotonic()
                 elif time.monotonic() - used_at > IDLE_SECONDS:
                     self._process.close()
@@ -69,14 +73,19 @@ class TrackerThread(threading.Thread):
         self._process.close()
 
 
-def forward_due(tracker: Tracker, process: TrackerProcess) -> int:
-    """Send what is new of all jobs, by turns a batch of each; returns the number of batches that were tried."""
+def forward_due(tracker: Tracker, process: TrackerProcess, is_over: Callable[[], bool] = lambda: False) -> int:
+    """Send what is new of all jobs, by turns a batch of each, until it `is_over`.
+
+    Returns the number of batches that were tried.
+    """
     with db.transaction() as session:
         job_ids = service.due(session, tracker.name)
     num_batches = 0
     while job_ids:
         full = []
         for job_id in job_ids:
+            if is_over():
+                return num_batches
             with db.transaction() as session:
                 claimed = service.claim(session, tracker, job_id)
             if claimed is None:
@@ -95,7 +104,7 @@ def _forward(tracker: Tracker, process: TrackerProcess, claimed: service.Claimed
     except TrackerFailed as failure:
         log.info("job %s was not forwarded to %s: %s", claimed.batch.job["id"], tracker.name, failure)
         with db.transaction() as session:
-            service.fail(session, tracker, claimed, str(failure), is_lost=failure.is_lost)
+            service.fail(session, tracker, claimed, failure.reason, is_lost=failure.is_lost)
         return False
     with db.transaction() as session:
         service.succeed(session, tracker, claimed, remote)

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.forwarding_models import JobForwarding
+from app.jobs.forwarding import tracker_errors
 from app.jobs.forwarding.trackers import Tracker
 
 State = Literal["off", "forwarding", "failing", "complete"]
@@ -29,7 +30,7 @@ class ForwardingAnswer(BaseModel):
     step: int | None = Field(description="The last step that the tracker has.")
     url: str | None = Field(description="The page of the run there, if the tracker has pages.")
     forwarded_at: datetime | None = Field(description="The last time that the tracker took something.")
-    error: str | None = Field(description="Why the last try failed, as the tracker or its library says it.")
+    error: str | None = Field(description="Why the last try failed; what a library says, in its words.")
     failed_at: datetime | None = Field(description="The last time that a try failed.")
 
 
@@ -45,7 +46,7 @@ def forwarding_answer(tracker: Tracker, row: JobForwarding | None) -> Forwarding
         step=max(row.steps.values(), default=None),
         url=url if url.startswith(("http://", "https://")) else None,
         forwarded_at=row.forwarded_at,
-        error=row.error,
+        error=tracker_errors.explain(row.error) if row.error else None,
         failed_at=row.failed_at,
     )
 

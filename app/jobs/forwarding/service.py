@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import distinct_on, insert
 from sqlalchemy.orm import Session
 
 from app.core.errors import PanelError
 from app.core.forwarding_models import JobForwarding
 from app.core.i18n import _
-from app.core.json_shapes import MessageValues
+from app.core.json_shapes import FailureReason, MessageValues
 from app.core.models import TERMINAL, Job
 from app.core.principal import Principal, own
 from app.core.settings import settings
@@ -79,21 +79,24 @@ def begin_new(session: Session) -> None:
         session.execute(rows.on_conflict_do_nothing())
 
 
-def _is_open(tracker: str) -> tuple[ColumnElement[bool], ...]:
-    is_enabled = and_(JobForwarding.finished_at.is_(None), JobForwarding.is_enabled)
-    return JobForwarding.tracker == tracker, is_enabled, JobForwarding.due_at <= func.now()
+_IS_THERE = and_(Job.purged_at.is_(None), Job.deleted_at.is_(None))
+_IS_UNDER_WAY = and_(JobForwarding.finished_at.is_(None), JobForwarding.is_enabled)
+
+
+def _is_due(tracker: str) -> tuple[ColumnElement[bool], ...]:
+    return JobForwarding.tracker == tracker, _IS_UNDER_WAY, JobForwarding.due_at <= func.now()
 
 
 def due(session: Session, tracker: str) -> Sequence[str]:
-    """The jobs that something may be new of for a tracker, first those that wait longest."""
-    has_news = and_(or_(Job.started_at.is_not(None), Job.state.in_(TERMINAL)), Job.purged_at.is_(None))
-    query = select(JobForwarding.job_id).join(Job, Job.id == JobForwarding.job_id).where(has_news, *_is_open(tracker))
+    """The jobs that something may be new of for a tracker, first those that wait longest; none in the trash."""
+    has_news = and_(or_(Job.started_at.is_not(None), Job.state.in_(TERMINAL)), _IS_THERE)
+    query = select(JobForwarding.job_id).join(Job, Job.id == JobForwarding.job_id).where(has_news, *_is_due(tracker))
     return session.scalars(query.order_by(JobForwarding.due_at, JobForwarding.job_id)).all()
 
 
 def claim(session: Session, tracker: Tracker, job_id: str) -> Claimed | None:
     """What is next of a job, claimed; None where there is nothing to send, or another process sends it."""
-    query = select(JobForwarding).where(*_is_open(tracker.name), JobForwarding.job_id == job_id)
+    query = select(JobForwarding).where(*_is_due(tracker.name), JobForwarding.job_id == job_id)
     row = session.scalar(query.with_for_update(skip_locked=True))
     if row is None:
         return None
@@ -132,7 +135,7 @@ def succeed(session: Session, tracker: Tracker, claimed: Claimed, remote: Messag
         row.due_at = func.now() + timedelta(seconds=pause)
 
 
-def fail(session: Session, tracker: Tracker, claimed: Claimed, error: str, *, is_lost: bool) -> None:
+def fail(session: Session, tracker: Tracker, claimed: Claimed, error: FailureReason, *, is_lost: bool) -> None:
     """The tracker may or may not have a batch: send it again after a pause; if it `is_lost`, all before it, too."""
     row = _claimed_row(session, tracker, claimed)
     if row is not None:
@@ -154,17 +157,23 @@ def _claimed_row(session: Session, tracker: Tracker, claimed: Claimed) -> JobFor
 
 @dataclass(frozen=True)
 class TrackerHealth:
-    """How forwarding to a tracker works: jobs under way, and an error of those whose last try failed."""
+    """How forwarding to a tracker works: jobs under way, and those whose last try failed, with the newest error."""
 
-    num_open: int
-    num_failing: int
-    error: str | None
+    num_open: int = 0
+    num_failing: int = 0
+    error: FailureReason | None = None
 
 
 def health(session: Session) -> Mapping[str, TrackerHealth]:
-    """How forwarding works, by the names of trackers with jobs under way."""
-    is_open = (JobForwarding.finished_at.is_(None), JobForwarding.is_enabled)
-    counts = (func.count(), func.count(JobForwarding.error), func.max(JobForwarding.error))
-    query = select(JobForwarding.tracker, *counts).where(*is_open)
-    rows = session.execute(query.group_by(JobForwarding.tracker))
-    return {tracker: TrackerHealth(num_open, num_failing, error) for tracker, num_open, num_failing, error in rows}
+    """How forwarding works, by the names of trackers with jobs under way. The errors are not for every reader."""
+    is_failing = JobForwarding.num_failures > 0
+    counts = (func.count(), func.count().filter(is_failing))
+    jobs = select(JobForwarding).join(Job, Job.id == JobForwarding.job_id).where(_IS_UNDER_WAY, _IS_THERE)
+    query = jobs.with_only_columns(JobForwarding.tracker, *counts).group_by(JobForwarding.tracker)
+    newest = jobs.where(is_failing).ext(distinct_on(JobForwarding.tracker))
+    rows = session.scalars(newest.order_by(JobForwarding.tracker, JobForwarding.failed_at.desc()))
+    errors = {row.tracker: row.error for row in rows}
+    return {
+        tracker: TrackerHealth(num_open, num_failing, errors.get(tracker))
+        for tracker, num_open, num_failing in session.execute(query)
+    }

@@ -7,9 +7,10 @@ import threading
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from app.core.json_shapes import MessageValues
+from app.core.json_shapes import FailureReason, MessageValues
 from app.core.settings import ROOT
 from app.jobs.forwarding.service import Claimed
+from app.jobs.forwarding.tracker_errors import explain
 from app.jobs.forwarding.trackers import Tracker
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits, limited_command
@@ -19,14 +20,14 @@ LIMITS = ChildLimits(memory_bytes=2 << 30)
 
 
 class TrackerFailed(Exception):
-    """A tracker did not take a batch, or did not say so; the text is without secrets.
+    """A tracker did not take a batch, or did not say so; the reason is without secrets.
 
     If it `is_lost`, the tracker does not have what it took earlier.
     """
 
-    def __init__(self, text: str, *, is_lost: bool = False) -> None:
-        super().__init__(text)
-        self.is_lost = is_lost
+    def __init__(self, reason: FailureReason, *, is_lost: bool = False) -> None:
+        super().__init__(explain(reason))
+        self.reason, self.is_lost = reason, is_lost
 
 
 class TrackerProcess:
@@ -44,7 +45,7 @@ class TrackerProcess:
         answer = self._ask(json.dumps(request))
         if "error" in answer:
             self.close()
-            raise TrackerFailed(answer["error"], is_lost=answer["is_lost"])
+            raise TrackerFailed(FailureReason(**answer["error"]), is_lost=answer["is_lost"])
         remote: MessageValues = answer["remote"]
         return remote
 
@@ -61,8 +62,8 @@ class TrackerProcess:
         except (OSError, ValueError):
             is_slow = timer.finished.is_set()
             self.close()
-            error = f"no answer within {ANSWER_SECONDS:.0f} s" if is_slow else "the process of the tracker has ended"
-            raise TrackerFailed(error) from None
+            slow = FailureReason(code="no_answer", values={"seconds": round(ANSWER_SECONDS)})
+            raise TrackerFailed(slow if is_slow else FailureReason(code="process_ended")) from None
         finally:
             timer.cancel()
         return answer

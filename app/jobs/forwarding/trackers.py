@@ -1,12 +1,10 @@
 """The experiment trackers that this installation forwards jobs to, from its settings."""
 
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from app.core.settings import settings
-
-USER_INFO = re.compile(r"//[^/@\s]+@")  # of a URL
+from app.jobs.forwarding.clients.user_info import without_user_info
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def _mlflow() -> Tracker | None:
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
     used = {name: value for name, value in environment.items() if value}
-    return Tracker("mlflow", "MLflow", "mlflow", f"{USER_INFO.sub('//', uri)} ({experiment})", used)
+    return Tracker("mlflow", "MLflow", "mlflow", _target(uri, experiment), used)
 
 
 def _wandb() -> Tracker | None:
@@ -70,8 +68,7 @@ def _wandb() -> Tracker | None:
         "WANDB_ERROR_REPORTING": "false",
     }
     used = {name: value for name, value in environment.items() if value}
-    target = f"{USER_INFO.sub('//', url)} ({_path(entity, project)})"
-    return Tracker("wandb", "Weights & Biases", "wandb", target, used, pause_seconds=15)
+    return Tracker("wandb", "Weights & Biases", "wandb", _target(url, entity, project), used, pause_seconds=15)
 
 
 def _swanlab() -> Tracker | None:
@@ -84,12 +81,11 @@ def _swanlab() -> Tracker | None:
         "SWANLAB_WORKSPACE": workspace,
         "SWANLAB_API_KEY": settings().swanlab_api_key.get_secret_value(),
     }
-    target = f"{host} ({_path(workspace, project)})"
-    return Tracker("swanlab", "SwanLab", "httpx2", target, environment, pause_seconds=15)
+    return Tracker("swanlab", "SwanLab", "httpx2", _target(host, workspace, project), environment, pause_seconds=15)
 
 
-def _path(*names: str) -> str:
-    return "/".join(filter(None, names))
+def _target(url: str, *names: str) -> str:
+    return f"{without_user_info(url)} ({'/'.join(filter(None, names))})"
 
 
 def _tensorboard() -> Tracker | None:

@@ -74,13 +74,13 @@ class Scheduler:
 
     def close(self) -> None:
         """Release the lock, so that another scheduler leads at once instead of after a connection timeout."""
-        self._forwarding.close()
         if self._lock is not None:
             with suppress(*OUTAGE):
                 self._lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": LEADER_LOCK})
         self._drop_lock()
 
     def _drop_lock(self) -> None:
+        self._forwarding.close()  # only the leader forwards
         if self._lock is not None:
             with suppress(*OUTAGE):
                 self._lock.close()

@@ -9,12 +9,13 @@ from sqlalchemy import event, inspect, select, text
 from app.background_tasks import outcomes
 from app.core import (  # their tables, too
     db,
-    forwarding_models,  # noqa: F401
     migrations,
     notice_models,  # noqa: F401
     openai_models,  # noqa: F401
     synthetic_models,  # noqa: F401
 )
+from app.core.forwarding_models import JobForwarding
+from app.core.json_shapes import FailureReason
 from app.core.models import BackgroundTask, Base
 from tests.app.jobs import factories
 from tests.users import Person
@@ -50,6 +51,35 @@ def test_a_corpus_that_a_cleaning_was_making_has_failed_after_a_downgrade(alice_
     migrations.upgrade()
     found = {row.id: (row.state, row.problems) for row in rows}
     assert (found[cleaned], found[parsed]) == (("failed", [{"code": "reading_cancelled"}]), ("parsing", []))
+
+
+def test_errors_and_addresses_of_trackers_are_stored_as_now(alice_user: Person) -> None:
+    job_id = factories.submitted(alice_user, factories.corpus(alice_user))
+    migrations.downgrade("0048")
+    insert = text(
+        "INSERT INTO job_forwarding (job_id, tracker, target, error, remote)"
+        " VALUES (:job, :tracker, :target, :error, :remote)"
+    )
+    with db.transaction() as session:
+        for tracker, error in (("mlflow", "it refuses"), ("swanlab", None)):
+            session.execute(
+                insert,
+                {
+                    "job": job_id,
+                    "tracker": tracker,
+                    "target": "https://clerk:open@sesame@host (team)",
+                    "error": error,
+                    "remote": '{"run_id": "r", "url": "http://clerk:sesame@host/#/runs/r"}',
+                },
+            )
+    migrations.upgrade()
+    with db.transaction() as session:
+        rows = {row.tracker: row for row in session.scalars(select(JobForwarding))}
+        assert rows["mlflow"].error == FailureReason(code="library", values={"text": "it refuses"})
+        assert rows["swanlab"].error is None
+        for row in rows.values():
+            assert row.target == "https://host (team)"
+            assert row.remote == {"run_id": "r", "url": "http://host/#/runs/r"}
 
 
 def test_users_that_earlier_versions_told_apart_keep_their_accounts(database: str) -> None:

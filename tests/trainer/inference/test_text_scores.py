@@ -11,7 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.trainer.bases import random_checkpoint
 from tests.trainer.runs import english
+from tests.trainer.tokenizers_of_bases import fast, unigram
 from trainer.inference import generation, text_scores
+from trainer.inference.generation import LoadedModel
 from trainer.inference.text_scores import TextScorer
 
 TEXTS = [
@@ -59,6 +61,15 @@ def test_perplexities_are_those_of_transformers(tmp_path: Path, llama: Path, mod
 def test_texts_of_fewer_than_two_tokens_have_no_score(llama: Path) -> None:
     scores = TextScorer(generation.load(llama, "cpu")).score(["", "a", "two words", "\n"])
     assert [score is None for score in scores] == [True, True, False, True]
+
+
+def test_a_special_token_that_a_text_spells_is_ordinary_text_of_unigram_tokenizers(llama: Path) -> None:
+    loaded = generation.load(llama, "cpu")
+    scorer = TextScorer(LoadedModel(loaded.model, fast(unigram())))
+    (score,) = scorer.score(["the end </s> goes on"])
+    assert score is not None
+    without = fast(unigram(("<s>", "<end>")), eos_token="<end>", pad_token="<end>")  # no token is spelled "</s>"
+    assert score.num_tokens == len(without("the end </s> goes on", add_special_tokens=False)["input_ids"])
 
 
 def test_only_the_beginning_of_a_long_text_counts(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,8 @@
 `python -m worker.sandbox.cleaning.clean DIRECTORY --memory=BYTES` reads DIRECTORY/recipe.json, and writes there what
 parsing writes, `text.bin` and `index.bin`, and besides `upload`, the same documents as JSON lines, which can be read
 like any other upload, and `examples.json`, samples of what each step removed or changed. With `--preview` it reads the
-recipe from standard input, cleans the first documents, and writes nothing; if it refuses that, it prints the code to
-standard error and exits with EXIT_BAD_INPUT.
+recipe from standard input, cleans the first documents, and writes nothing but the scores of a model; if it refuses
+that, it prints the code to standard error and exits with EXIT_BAD_INPUT.
 
 Documents pass the steps one by one. What grows with the corpus are hashes and signatures: about 100 bytes a document of
 exact duplicates, 2.3 KB of near ones. Reports are those of worker/sandbox/corpus/parse.py.
@@ -58,7 +58,8 @@ class Pipeline:
     """The steps of a recipe on the documents of a corpus.
 
     `recipe` has the `path` and `kind` of the corpus, its `steps`, and `corpora`: ID, name, path and kind of each that
-    it is compared with; and `models`: path and SHA-256 of each that scores documents, by its ID.
+    it is compared with; and `models`: path and SHA-256 of each that scores documents, by its ID. If
+    `is_score_cache_read_only`, the scores of documents are not kept beside the corpus.
     """
 
     def __init__(
@@ -77,8 +78,9 @@ class Pipeline:
             corpus["id"]: Reference(corpus["id"], corpus["name"], partial(self._read, corpus, max_bytes=max_bytes))
             for corpus in recipe["corpora"]
         }
+        is_read_only = recipe.get("is_score_cache_read_only", False)
         models = {
-            model_id: ScoringModel(Path(model["path"]), model["sha256"], Path(recipe["path"]))
+            model_id: ScoringModel(Path(model["path"]), model["sha256"], Path(recipe["path"]), is_read_only)
             for model_id, model in recipe.get("models", {}).items()
         }
         context = Context(references, self._spool, self._advance, models)

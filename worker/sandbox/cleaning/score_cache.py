@@ -12,10 +12,13 @@ _RECORD = struct.Struct("<16sd")  # the hash of a text, and its score
 
 
 class ScoreCache:
-    """The scores of one model. Several processes may add to the file at once, each record with one write."""
+    """The scores of one model. Several processes may add to the file at once, each record with one write.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    If it `is_read_only`, it keeps new scores only in memory.
+    """
+
+    def __init__(self, path: Path, *, is_read_only: bool = False) -> None:
+        self._path, self._is_read_only = path, is_read_only
         self._scores: dict[bytes, float] = {}
         with suppress(FileNotFoundError):
             data = path.read_bytes()[: MAX_SCORES * _RECORD.size]
@@ -31,6 +34,8 @@ class ScoreCache:
         if not records or len(self._scores) + len(records) > MAX_SCORES:
             return
         self._scores |= records
+        if self._is_read_only:
+            return
         with suppress(OSError), self._path.open("ab") as file:
             misplaced = file.tell() % _RECORD.size  # a write that was cut off
             if misplaced:

@@ -37,11 +37,15 @@ class Reference:
 
 @dataclass(frozen=True)
 class ScoringModel:
-    """A checkpoint or a base model that scores documents; its scores are kept in files in `cache_directory`."""
+    """A checkpoint or a base model that scores documents; its scores are kept in files in `cache_directory`.
+
+    They are only read there if a reader of a shared corpus previews (`is_cache_read_only`).
+    """
 
     path: Path
     sha256: str
     cache_directory: Path
+    is_cache_read_only: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Writes event files of TensorBoard, a directory for each job.
 
 The file is first cut to the length that was recorded, so that what an earlier process wrote beyond it is not there
-twice. The same bytes follow, which TensorBoard may already have read.
+twice. The same bytes follow, which TensorBoard may already have read. A file that is gone or shorter is written again.
 """
 
 import os
@@ -14,6 +14,8 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.record_writer import RecordWriter
 from tensorboardX.summary import text
 
+from app.jobs.forwarding.clients.errors import LostRows
+
 NOT_IN_NAMES = re.compile(r"[^\w.-]+")
 
 
@@ -25,7 +27,7 @@ class Records(RecordWriter):  # type: ignore[misc]
 
 
 def forward(job: dict[str, Any], rows: list[Any], remote: dict[str, Any], is_over: bool) -> dict[str, Any]:
-    """Append an event for each row; the first one holds the spec, the last one the end. Raises OSError."""
+    """Append an event for each row; the first one holds the spec, the last one the end. Raises LostRows, OSError."""
     directory = Path(os.environ["TENSORBOARD_DIR"])
     name = remote.get("file") or _file_name(job)
     path = directory / name
@@ -33,7 +35,7 @@ def forward(job: dict[str, Any], rows: list[Any], remote: dict[str, Any], is_ove
     num_bytes = remote.get("num_bytes", 0)
     with open(path, "ab") as file:
         if file.tell() < num_bytes:
-            raise OSError(f"{path} was deleted or changed by another program")
+            raise LostRows("event_file_changed")
         file.truncate(num_bytes)
         file.seek(num_bytes)
         _write(Records(file), job, rows, not num_bytes, is_over)

@@ -11,13 +11,11 @@ from typing import Any
 
 import httpx2
 
+from app.jobs.forwarding.clients.errors import TrackerError
+
 TIMEOUT_SECONDS = 20.0
 STATES = {"succeeded": "FINISHED", "failed": "CRASHED", "cancelled": "ABORTED"}
 COLORS = ["#528d59", "#528d59"]  # of the curves, in light and dark
-
-
-class SwanLabError(Exception):
-    """SwanLab refused a request."""
 
 
 class SwanLabRun:
@@ -86,7 +84,7 @@ _runs: dict[str, SwanLabRun] = {}  # that this process has sent to
 
 
 def forward(job: dict[str, Any], rows: list[Any], remote: dict[str, Any], is_over: bool) -> dict[str, Any]:
-    """Send rows to the experiment of a job, and end it if it is over. Raises SwanLabError, httpx2.HTTPError."""
+    """Send rows to the experiment of a job, and end it if it is over. Raises TrackerError, httpx2.HTTPError."""
     if job["id"] not in _runs:
         _runs[job["id"]] = SwanLabRun(job)
     run = _runs[job["id"]]
@@ -138,12 +136,12 @@ def _login() -> dict[str, Any]:
 
 
 def _send(method: str, path: str, body: Any = None) -> httpx2.Response:
-    """An answer that is no error. Raises SwanLabError."""
+    """An answer that is no error. Raises TrackerError."""
     _login()
     return _checked(_client().request(method, path, json=body))
 
 
 def _checked(answer: httpx2.Response) -> httpx2.Response:
     if answer.status_code >= 400:
-        raise SwanLabError(f"SwanLab answered {answer.status_code} to {answer.url.path}: {answer.text[:200]}")
+        raise TrackerError("swanlab_refused", status=answer.status_code, path=answer.url.path, text=answer.text[:200])
     return answer

@@ -77,5 +77,5 @@ def _open(run_id: str, num_rows: int, *, is_over: bool, **description: Any) -> A
     run = wandb.init(id=run_id, resume="allow", reinit="create_new", dir=directory, settings=settings, **description)
     if run.starting_step < num_rows:
         run.finish()
-        raise LostRows(f"W&B has {run.starting_step} of {num_rows} rows")
+        raise LostRows("wandb_rows_lost", rows=run.starting_step, num_rows=num_rows)
     return run

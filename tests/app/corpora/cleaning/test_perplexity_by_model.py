@@ -167,6 +167,19 @@ def test_the_lineage_says_which_model_scored(
     assert len([*storage.corpus(parent["id"]).glob("scores-*.cache")]) == 1  # of the same files the same scores
 
 
+@pytest.mark.usefixtures("in_process")
+def test_the_preview_of_a_reader_writes_nothing_into_the_corpus(
+    alice: TestClient, alice_user: Person, bob_user: Person, bob_api: TestClient, upload: Upload, files: Files
+) -> None:
+    parent = upload(alice, lines(TEXTS), "shared.jsonl")
+    assert alice.put(f"/api/v1/shares/{parent['id']}", json={"users": ["Bob"], "everyone": False}).status_code == 200
+    names = sorted(path.name for path in storage.corpus(parent["id"]).iterdir())
+    step = {"name": "perplexity", "model": imported(bob_user, files, "Judge of Bob"), "max_percentile": 50}
+    answer = bob_api.post(f"/api/v1/corpora/{parent['id']}/preview-cleaning", json={"steps": [step]})
+    assert (answer.status_code, answer.json()["num_documents"]) == (200, len(TEXTS)), answer.text
+    assert sorted(path.name for path in storage.corpus(parent["id"]).iterdir()) == names
+
+
 def hash_of(files: Files) -> str:
     """The hash of the names and hashes of the files, written down once more."""
     pairs = sorted([file.name, file.sha256] for file in files.stored)

@@ -1,5 +1,6 @@
 """Jobs are forwarded as event files while they run: read by TensorBoard itself, as it follows a directory."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from starlette.testclient import TestClient
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from app.core import db
+from app.core.json_shapes import FailureReason
 from app.jobs.attempts import attempts
 from app.jobs.forwarding.forwarder import Forwarding, forward_due
 from app.jobs.forwarding.tracker_process import TrackerProcess
@@ -17,6 +19,7 @@ from tests.users import Person
 from tests.waiting import until
 
 Start = Callable[..., TrackerProcess]
+SENTENCES = {"en": "The process that sends to the tracker has ended.", "zh-CN": "向跟踪工具发送数据的进程已结束。"}
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def scalars(reader: EventAccumulator, tag: str) -> list[tuple[int, float]]:
 
 
 def test_a_directory_has_every_step_once_whatever_dies_in_between(
-    alice_user: Person, tracker: Tracker, process: Start, tmp_path: Path
+    alice_user: Person, alice: TestClient, tracker: Tracker, process: Start, tmp_path: Path
 ) -> None:
     job_id, fence = training(alice_user, 5)
     begin()
@@ -52,7 +55,8 @@ def test_a_directory_has_every_step_once_whatever_dies_in_between(
     assert sender._child is not None
     sender._child.kill()
     assert forward_due(tracker, sender) == 1
-    assert row(job_id, tracker).error == "the process of the tracker has ended"
+    for language, sentence in SENTENCES.items():
+        assert sentence in alice.get(f"/jobs/{job_id}", headers={"Accept-Language": language}).text
     make_due()
     assert forward_due(tracker, sender) == 1
     assert row(job_id, tracker).error is None
@@ -65,6 +69,22 @@ def test_a_directory_has_every_step_once_whatever_dies_in_between(
     assert reader.Tensors("state/text_summary")[0].tensor_proto.string_val == [b"succeeded\n\n"]
     assert b"| max_steps | 40 |" in reader.Tensors("spec/text_summary")[0].tensor_proto.string_val[0]
     assert reader.Scalars("train/loss")[0].wall_time == 1_000_001
+
+
+def test_a_directory_that_was_emptied_gets_everything_again(
+    alice_user: Person, tracker: Tracker, process: Start, tmp_path: Path
+) -> None:
+    job_id, fence = training(alice_user, 5)
+    begin()
+    sender = process(tracker)
+    assert forward_due(tracker, sender) == 1
+    shutil.rmtree(tmp_path / f"Scribe-{job_id}")
+    train(job_id, fence, range(6, 9), first_seq=7)
+    assert forward_due(tracker, sender) == 1
+    assert row(job_id, tracker).error == FailureReason(code="event_file_changed")
+    make_due()
+    assert forward_due(tracker, sender) == 1
+    assert scalars(reader_of(tmp_path, job_id), "train/loss") == curve(8)
 
 
 def test_the_scheduler_forwards_what_is_chosen_on_the_page_in_a_thread_of_its_own(

@@ -14,6 +14,8 @@ from starlette.testclient import TestClient
 from app.core import db
 from app.jobs import service
 from app.jobs.attempts import attempts
+from app.jobs.forwarding.clients import mlflow_client
+from app.jobs.forwarding.clients import process as process_module
 from app.jobs.forwarding.forwarder import forward_due
 from app.jobs.forwarding.tracker_process import TrackerProcess
 from app.jobs.forwarding.trackers import Tracker
@@ -119,6 +121,21 @@ def test_a_job_that_never_began_has_no_run(alice_user: Person, tracker: Tracker)
     assert sender._child is None
 
 
+def test_the_address_of_a_run_is_without_user_and_password(
+    alice_user: Person, tracker: Tracker, store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, _fence = training(alice_user, 2)
+    begin()
+    batch = claim(tracker, job_id).batch
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://clerk:open@sesame@tracker.example/base/")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "Scribes")
+    monkeypatch.setattr(mlflow_client, "_client", lambda: MlflowClient(store))
+    answer = process_module.answer(mlflow_client, job=batch.job, rows=batch.rows, remote={}, is_over=False)
+    _client, run = run_of(store, job_id)
+    page = f"https://tracker.example/base/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    assert answer == {"remote": {"run_id": run.info.run_id, "url": page}}
+
+
 class RefusingServer(ThreadingHTTPServer):
     """Answers every request with an error that repeats the credentials."""
 
@@ -143,7 +160,7 @@ class Refusal(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_refuses_loses_nothing_and_its_error_is_shown_without_secrets(
-    alice_user: Person, alice: TestClient, configure: Configure
+    alice_user: Person, alice: TestClient, bob: TestClient, configure: Configure
 ) -> None:
     server = RefusingServer()
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -163,3 +180,6 @@ def test_a_server_that_refuses_loses_nothing_and_its_error_is_shown_without_secr
     assert answer["error"] == "PERMISSION_DENIED: *** may not"
     texts = [alice.get(f"/jobs/{job_id}").text, alice.get("/health").text]
     assert [("PERMISSION_DENIED: *** may not" in text, TOKEN in text) for text in texts] == [(True, False)] * 2
+    seen_by_member = bob.get("/health").text
+    assert "1 job could not be forwarded to" in seen_by_member
+    assert "PERMISSION_DENIED" not in seen_by_member

@@ -42,6 +42,12 @@ def test_a_tracker_without_its_package_is_not_offered_and_the_health_page_says_h
     assert answer["state"] == "forwarding"
 
 
+@pytest.mark.parametrize("name", ["mlflow_tracking_uri", "wandb_base_url", "swanlab_api_host"])
+def test_user_and_password_of_an_address_are_not_shown(configure: Configure, name: str) -> None:
+    tracker = configure(**{name: "https://clerk:open@sesame@tracker.example/base"})
+    assert tracker.target == "https://tracker.example/base (athanor)"
+
+
 def test_a_stopped_job_continues_where_it_was_and_another_directory_gets_all_of_it(
     alice_user: Person, alice: TestClient, configure: Configure, process: Start, tmp_path: Path
 ) -> None:

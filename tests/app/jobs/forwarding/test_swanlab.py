@@ -7,6 +7,7 @@ import pytest
 from app.core import db
 from app.jobs.attempts import attempts
 from app.jobs.forwarding.forwarder import forward_due
+from app.jobs.forwarding.tracker_errors import explain
 from app.jobs.forwarding.tracker_process import TrackerProcess
 from app.jobs.forwarding.trackers import Tracker
 from tests.app.jobs import factories
@@ -39,7 +40,7 @@ def test_an_experiment_has_every_step_once_although_an_answer_is_lost(
     sender = process(tracker)
     server.drops_answers = True
     assert forward_due(tracker, sender) == 1
-    assert row(job_id, tracker).error == 'SwanLab answered 502 to /api/house/metrics: "gateway"'
+    assert error_of(job_id, tracker) == 'SwanLab answered 502 to /api/house/metrics: "gateway"'
     server.drops_answers = False
     train(job_id, fence, range(6, 13), first_seq=7)
     make_due()
@@ -66,4 +67,10 @@ def test_a_key_that_swanlab_does_not_know_is_an_error_without_the_key(
     job_id, _fence = training(alice_user, 5)
     begin()
     assert forward_due(tracker, TrackerProcess(tracker)) == 1
-    assert row(job_id, tracker).error == "SwanLab answered 401 to /api/login/api_key: {}"
+    assert error_of(job_id, tracker) == "SwanLab answered 401 to /api/login/api_key: {}"
+
+
+def error_of(job_id: str, tracker: Tracker) -> str:
+    error = row(job_id, tracker).error
+    assert error is not None
+    return explain(error)

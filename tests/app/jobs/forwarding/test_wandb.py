@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from app.core import db
+from app.core.json_shapes import FailureReason
 from app.jobs.attempts import attempts
 from app.jobs.forwarding.forwarder import forward_due
 from app.jobs.forwarding.tracker_process import TrackerProcess
@@ -57,7 +58,7 @@ def test_a_run_has_every_step_once_whatever_is_lost_in_between(
     train(job_id, fence, range(13, 17), first_seq=16)
     make_due()
     assert forward_due(tracker, sender) == 1
-    assert row(job_id, tracker).error == "W&B has 10 of 15 rows"
+    assert row(job_id, tracker).error == FailureReason(code="wandb_rows_lost", values={"rows": 10, "num_rows": 15})
     make_due()
     with db.transaction() as session:
         attempts.finish(session, job_id=job_id, fence=fence)

@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from app.corpora.cleaning.recipe import Perplexity
 from tests.trainer.bases import random_checkpoint
 from tests.trainer.runs import english
 from trainer.inference import generation
+from trainer.inference.generation import LoadedModel
 from trainer.inference.text_scores import TextScorer
-from worker.sandbox.cleaning import clean, perplexity
+from worker.sandbox.cleaning import clean, model_scorer, perplexity
 from worker.sandbox.cleaning.documents import CorpusDocument
+from worker.sandbox.cleaning.model_scorer import ModelScorer
 from worker.sandbox.cleaning.perplexity import PerplexityStep
 from worker.sandbox.cleaning.score_cache import ScoreCache
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, ScoringModel
@@ -100,6 +103,54 @@ def test_no_text_is_scored_twice(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     second = run(texts=[*texts, texts[2], "One more text."], max_bits_per_byte=7.5)
     assert asked == [*texts, "One more text."]
     assert second[1][: len(first[1])] == first[1]
+
+
+def test_scores_of_another_device_or_data_type_are_not_used(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored(device: str) -> str:
+        monkeypatch.setattr(model_scorer, "pick_device", lambda: device)
+        ModelScorer(ScoringModel(model, "ab" * 32, tmp_path))._cache.add({"a": 1.0})
+        (file,) = set(tmp_path.glob("scores-*")) - files
+        files.add(file)
+        return file.name
+
+    files: set[Path] = set()
+    assert "-cpu-float32-" in stored("cpu")
+    assert "-meta-float32-" in stored("meta")
+    load = generation.load
+    monkeypatch.setattr(generation, "load", lambda *where: _with_bfloat16(load(*where)))
+    assert "-cpu-bfloat16-" in stored("cpu")
+
+
+def _with_bfloat16(loaded: LoadedModel) -> LoadedModel:
+    loaded.model.to(torch.bfloat16)
+    return loaded
+
+
+def test_without_memory_for_scoring_on_a_device_the_cpu_scores(
+    tmp_path: Path, model: Path, bits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = TextScorer.score
+
+    def score_on_cpu(scorer: TextScorer, texts: list[str]) -> Any:
+        if scorer._model.device.type != "cpu":
+            raise torch.OutOfMemoryError
+        return score(scorer, texts)
+
+    monkeypatch.setattr(model_scorer, "pick_device", lambda: "meta")  # in place of a GPU
+    monkeypatch.setattr(TextScorer, "score", score_on_cpu)
+    scorer = ModelScorer(ScoringModel(model, "ab" * 32, tmp_path))
+    assert scorer.score(TEXTS) == pytest.approx(bits, nan_ok=True)
+    (file,) = tmp_path.glob("scores-*")
+    assert "-cpu-float32-" in file.name
+
+    def lack_memory(scorer: TextScorer, texts: list[str]) -> Any:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(TextScorer, "score", lack_memory)
+    with pytest.raises(CleaningRefused, match="scoring_memory"):
+        scorer.score(["Another text."])
 
 
 def test_a_file_of_scores_that_was_cut_off_is_used_as_far_as_it_goes(tmp_path: Path) -> None:
