@@ -27,6 +27,7 @@ def test_chosen_jobs_are_compared_on_every_axis(open_page: Open, running_stack: 
             plot.press("End")
             expect(readout).to_contain_text(place)
         page.get_by_label("Curve", exact=True).select_option("loss")
+        expect(page.locator("[data-status]")).to_be_empty()  # what is loaded replaces the plot and its cursor
         page.get_by_label("Horizontal axis").select_option("tokens")
         plot.press("End")
         tokens = 20 * SMALL["train_batch_size"] * SMALL["sequence_length"]  # type: ignore[operator]
