@@ -97,6 +97,11 @@ def test_wrong_used_revoked_and_old_codes_have_the_same_answer(web: TestClient, 
     assert all(body == bodies[0] for body in bodies)
     with db.transaction() as session:
         assert session.scalar(select(User).where(User.name == "Nobody")) is None
+    invited(alice)
+    with db.transaction() as session:
+        left = set(session.scalars(select(Invitation.code_sha256)))
+    assert digest(old) not in left, "a new invitation deletes those that have expired"
+    assert digest(orphaned) in left
 
 
 def test_guesses_of_codes_are_limited_and_the_right_one_stays_valid(web: TestClient, alice: TestClient) -> None:

@@ -74,6 +74,7 @@ def test_logging_out_ends_the_session_on_the_server(visitor: TestClient) -> None
     log_in(visitor)
     secret = visitor.cookies[auth.COOKIE]
     assert visitor.post("/logout").headers["location"] == "/login"
+    assert auth.COOKIE not in visitor.cookies
     visitor.cookies.set(auth.COOKIE, secret)
     assert visitor.get("/api/v1/me").status_code == 401
 
