@@ -10,7 +10,6 @@ speed does not depend on the amount. The goal: at least 30 times `datasets.map`,
 
 import multiprocessing
 import sys
-import sysconfig
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,24 +18,12 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
+from bench.support.source_code import documents
 from trainer.data import tokenized_text, tokenizer
 from trainer.run_dir import CorpusInput
 
 VOCAB_SIZE, TRAINING_MEGABYTES, PEER_MEGABYTES = 8000, 8, 8
 GOAL = 30
-
-
-def documents(megabytes: float) -> list[str]:
-    """Source files of the installed packages, up to so many megabytes."""
-    texts: list[str] = []
-    size = 0
-    for path in sorted(Path(sysconfig.get_path("purelib")).rglob("*.py")):
-        text = path.read_text(errors="replace")
-        texts.append(text)
-        size += len(text.encode())
-        if size >= megabytes * 1e6:
-            break
-    return [text for text in texts if text]
 
 
 def write_corpus(home: Path, texts: list[str]) -> CorpusInput:

@@ -19,6 +19,7 @@ NUM_FIGURES = {
     "bench/accuracy.py": 8,
     "bench/adapters.py": 10,
     "bench/cancel.py": 10,
+    "bench/dial.py": 10,
     "bench/export.py": 4,
     "bench/load.py": 8,
     "bench/log.py": 3,
