@@ -128,7 +128,8 @@ def test_an_admin_invites_viewers_and_members_and_revokes_only_those(
     ]
     assert bob.post(PATH, json={}).status_code == 403
     owners = alice.post(PATH, json={"role": "owner"}).json()
-    assert admin.delete(f"{PATH}/{owners['id']}").status_code == 403
+    refused = admin.delete(f"{PATH}/{owners['id']}")
+    assert (refused.status_code, refused.json()["title"]) == (403, "Only an owner of this installation may do this.")
     listed = admin.get(PATH).json()["data"]
     assert [(row["role"], row["inviter"]) for row in listed] == [("owner", "Alice"), ("viewer", "Ada")]
     assert "link" not in listed[0]
