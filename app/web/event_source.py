@@ -1,7 +1,6 @@
 """Server-sent events of a topic of the hub (app/core/live.py)."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import Request
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -19,9 +18,13 @@ def event_source(
 
     Pings show that the process is alive: comments, or events for a script of a page, which never sees comments.
     """
-    options: dict[str, Any] = {"ping_message_factory": _ping} if ping_events else {}
     updates = request.app.state.hub.stream(topic, read, cursor)
-    return EventSourceResponse(_events(updates), ping=PING_SECONDS, headers={"X-Accel-Buffering": "no"}, **options)
+    return EventSourceResponse(
+        _events(updates),
+        ping=PING_SECONDS,
+        ping_message_factory=_ping if ping_events else None,
+        headers={"X-Accel-Buffering": "no"},
+    )
 
 
 def _ping() -> ServerSentEvent:

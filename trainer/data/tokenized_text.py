@@ -74,16 +74,16 @@ def tokenize_cached(
     assert end is not None, "tokenizer.load checks it"
 
     def create(path: Path) -> None:
-        with _encoder(tokenizer, hostile, sources) as encode:
-            tokenize(sources, tokenizer, encode, (start_ids, end), name, path, progress, split)
+        readers = open_all(sources)
+        with _encoder(tokenizer, hostile, readers) as encode:
+            tokenize(sources, readers, tokenizer, encode, (start_ids, end), name, path, progress, split)
 
     cache.get_or_create(entry, create, corpora)
     return entry
 
 
 @contextmanager
-def _encoder(tokenizer: Tokenizer, hostile: Path | None, sources: list[CorpusInput]) -> Iterator[Encode]:
-    corpora = open_all(sources)
+def _encoder(tokenizer: Tokenizer, hostile: Path | None, corpora: list[CorpusReader]) -> Iterator[Encode]:
     is_large = is_worthwhile(corpora)
     if hostile is not None:
         with TokenizerProcess(hostile, with_text=True) as process:
@@ -103,6 +103,7 @@ def _encoder(tokenizer: Tokenizer, hostile: Path | None, sources: list[CorpusInp
 
 def tokenize(
     sources: list[CorpusInput],
+    corpora: list[CorpusReader],
     tokenizer: Tokenizer,
     encode: Encode,
     around: DocumentTokens,
@@ -111,13 +112,12 @@ def tokenize(
     progress: Progress,
     split: Split | None = None,
 ) -> None:
-    """Tokenize corpora into a directory.
+    """Tokenize the corpora of the sources into a directory.
 
     Writes `tokens.bin` (ids, with the tokens `around` each document), `documents.bin` (the offset after each
     document, in tokens) and `meta.json`. Memory is bounded by BATCH_BYTES, however long a document is. Raises Failure
-    if the corpora have no text.
+    at a text that is refused.
     """
-    corpora = open_all(sources)
     total = sum(corpus.num_bytes for corpus in corpora)
     dtype = "<u2" if tokenizer.get_vocab_size() <= 1 << 16 else "<u4"
     order = _document_order(corpora, split)

@@ -15,6 +15,7 @@ from trainer.data.token_bytes import TokenBytes
 from trainer.datasets import prepare
 from trainer.datasets.base import Dataset
 from trainer.datasets.factory import open_dataset
+from trainer.families import ANSWER_OBJECTIVES
 from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec
 
@@ -95,7 +96,7 @@ class _BatchReader:
         """Which input positions are padding, in the shape of `input_ids`."""
         if "attention_mask" in batch:
             return np.asarray(batch["attention_mask"] == 0)
-        if self._objective in ("chat", "completion", "dpo"):
+        if self._objective in ANSWER_OBJECTIVES:
             # The labels of a record's last answer end it: what follows the last label is padding.
             is_label = batch["labels"] != IGNORE_INDEX
             return np.asarray(np.flip(np.cumsum(np.flip(is_label, -1), -1), -1) == 0)

@@ -6,6 +6,7 @@ constants were fitted to measured steps (docs/measurements, bench/accuracy.py).
 
 from pydantic import BaseModel
 
+from trainer.families import ANSWER_OBJECTIVES
 from trainer.planning.counts import (
     EVAL_SAMPLE_TOKENS,
     EVAL_SEQUENCES,
@@ -151,7 +152,7 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
     """Estimated seconds of a whole job: loading, steps, evaluations and checkpoints."""
     parameters, precision = count_parameters(spec, vocab_size).total, node.precision(spec.precision)
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
-    num_prompts = 2 if spec.objective in ("chat", "completion", "dpo") and not spec.sample_prompt else 1
+    num_prompts = 2 if spec.objective in ANSWER_OBJECTIVES and not spec.sample_prompt else 1
     sampling = num_prompts * EVAL_SAMPLE_TOKENS * spec.num_hidden_layers * BLOCK_LAUNCH_SECONDS[node.kind] / 3
     evaluation = EVAL_SEQUENCES * sequence + sampling
     saving = (

@@ -11,6 +11,7 @@ from app.core.forwarding_models import JobForwarding
 from app.core.models import Job
 from app.core.settings import settings
 from app.jobs.forwarding import service, trackers
+from app.jobs.forwarding.forwarder import forward_due
 from app.jobs.forwarding.service import Claimed
 from app.jobs.forwarding.tracker_process import TrackerProcess
 from app.jobs.forwarding.trackers import Tracker
@@ -90,6 +91,20 @@ def loss(step: int) -> float:
 def curve(last_step: int, first_step: int = 1, every: int = 1) -> list[tuple[int, float]]:
     """The steps and losses that a tracker must have."""
     return [(step, loss(step) + (every > 1)) for step in range(first_step, last_step + 1) if step % every == 0]
+
+
+def training_sent_twice(person: Person, tracker: Tracker, sender: TrackerProcess) -> tuple[str, int]:
+    """A running job of twelve steps that are all forwarded; returns its ID and fence.
+
+    The tracker got the first five before: the scheduler died before it recorded that.
+    """
+    job_id, fence = training(person, 5)
+    begin()
+    sender.send(claim(tracker, job_id))
+    train(job_id, fence, range(6, 13), first_seq=7)
+    make_due()
+    assert forward_due(tracker, sender) == 1
+    return job_id, fence
 
 
 def begin() -> None:

@@ -22,7 +22,17 @@ from app.jobs.forwarding.trackers import Tracker
 from tests.app.jobs import factories
 from tests.app.jobs.attempts.test_recoveries import begin as resume
 from tests.app.jobs.attempts.test_recoveries import killed
-from tests.app.jobs.forwarding.conftest import Configure, begin, claim, curve, make_due, row, train, training
+from tests.app.jobs.forwarding.conftest import (
+    Configure,
+    begin,
+    claim,
+    curve,
+    make_due,
+    row,
+    train,
+    training,
+    training_sent_twice,
+)
 from tests.users import Person
 from trainer import events
 
@@ -56,14 +66,8 @@ def points(client: MlflowClient, run: Run, name: str) -> list[tuple[int, float]]
 def test_a_run_has_every_step_once_although_batches_and_steps_come_twice(
     alice_user: Person, tracker: Tracker, process: Start, store: str
 ) -> None:
-    job_id, fence = training(alice_user, 5)
-    begin()
-    # The tracker has the first batch, but the scheduler dies before it records that.
     sender = process(tracker)
-    sender.send(claim(tracker, job_id))
-    train(job_id, fence, range(6, 13), first_seq=7)
-    make_due()
-    assert forward_due(tracker, sender) == 1
+    job_id, fence = training_sent_twice(alice_user, tracker, sender)
     assert row(job_id, tracker).steps == {"loss": 12, "eval_loss": 12, "learning_rate": 12, "gpu_percent": 12}
     client, run = run_of(store, job_id)
     assert points(client, run, "train/loss") == curve(12)

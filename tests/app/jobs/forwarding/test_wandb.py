@@ -12,7 +12,14 @@ from app.jobs.attempts import attempts
 from app.jobs.forwarding.forwarder import forward_due
 from app.jobs.forwarding.tracker_process import TrackerProcess
 from app.jobs.forwarding.trackers import Tracker
-from tests.app.jobs.forwarding.conftest import Configure, begin, claim, curve, make_due, row, train, training
+from tests.app.jobs.forwarding.conftest import (
+    Configure,
+    curve,
+    make_due,
+    row,
+    train,
+    training_sent_twice,
+)
 from tests.app.jobs.forwarding.wandb_server import WandbServer
 from tests.users import Person
 
@@ -43,14 +50,8 @@ def points(server: WandbServer, run: str, name: str) -> list[tuple[int, float]]:
 def test_a_run_has_every_step_once_whatever_is_lost_in_between(
     alice_user: Person, tracker: Tracker, process: Start, server: WandbServer
 ) -> None:
-    job_id, fence = training(alice_user, 5)
-    begin()
-    # The tracker has the first batch, but the scheduler dies before it records that.
     sender = process(tracker)
-    sender.send(claim(tracker, job_id))
-    train(job_id, fence, range(6, 13), first_seq=7)
-    make_due()
-    assert forward_due(tracker, sender) == 1
+    job_id, fence = training_sent_twice(alice_user, tracker, sender)
     assert points(server, job_id, "train/loss") == curve(12)
     assert job_id not in server.exit_codes
     # The server loses rows, which is seen at the next batch.
