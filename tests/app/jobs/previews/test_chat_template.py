@@ -27,11 +27,18 @@ def test_a_preview_of_a_preset_marks_the_learned_tokens(alice_api: TestClient) -
     assert answer["prompt"].endswith("<|im_start|>assistant\n")
 
 
-def test_the_error_message_of_a_template_is_shown(alice_api: TestClient) -> None:
-    refused = ask(alice_api, chat_template="{{ raise_exception('no system') }}{{ messages }}")
+@pytest.mark.parametrize(
+    ("template", "why"),
+    [
+        ("{{ raise_exception('no system') }}{{ messages }}", "no system"),
+        ("{{ cycler.__init__.__globals__ }}{{ messages }}", "'__init__' of 'type' object is unsafe"),
+    ],
+)
+def test_the_error_message_of_a_template_is_shown(alice_api: TestClient, template: str, why: str) -> None:
+    refused = ask(alice_api, chat_template=template)
 
     assert (refused.status_code, refused.json()["code"]) == (422, "chat_template_unusable")
-    assert "no system" in refused.json()["title"]
+    assert why in refused.json()["title"]
 
 
 @pytest.mark.parametrize("template", [ENDLESS, GREEDY])
