@@ -1,6 +1,8 @@
 """Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
 import os
+import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +30,17 @@ from trainer.spec import TrainSpec
 
 VERSION = 1  # increase when the same text and tokenizer would give different files
 BATCH_BYTES = 4 << 20  # text tokenized at a time, over all threads
+MAX_OPENING_TOKENS = 1_024  # in which the start of a sentence is looked for
+
+# What stands before a sentence, in scripts with and without spaces, before a line and before a word, and whether a
+# small letter may follow: after an abbreviation, or in a line that was wrapped, it starts nothing.
+_LINE_BREAK = re.compile(r"\n\s*(?=\S)")
+_STARTS = (
+    (re.compile(r"[.!?…؟۔।][\"'”’»)\]]*\s+(?=\S)|[。！？][”’」』）]*\s*(?=\S)"), False),
+    (_LINE_BREAK, False),
+    (_LINE_BREAK, True),
+    (re.compile(r"\s+(?=\S)"), True),
+)
 
 DocumentTokens = tuple[Sequence[int], int]  # the tokens before a document, and the one after it
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
@@ -291,11 +304,31 @@ class TokenizedText:
 
     def validation_prompt(self, count: int) -> list[int]:
         """The first `count` tokens of the validation text, from the start of a document if one starts in it soon."""
+        start, _end = self._prompt_place(count)
+        return self._ids(start, start + count)
+
+    def validation_opening(self, tokenizer: Tokenizer, count: int) -> str:
+        """Some `count` tokens of the validation text from where a document, else a sentence, line or word starts."""
+        start, end = self._prompt_place(count)
+        if start in (0, end):
+            return str(tokenizer.decode(self._ids(start, start + count)))
+        ids = self._ids(start, min(end, start + MAX_OPENING_TOKENS))
+        cut = text_start(str(tokenizer.decode(ids[:-count])))
+        before = bisect_left(range(len(ids)), cut, key=lambda n: len(tokenizer.decode(ids[:n])))
+        return str(tokenizer.decode(ids[: before + count]))[cut:].rstrip("\ufffd")  # half a character at the end
+
+    def _prompt_place(self, count: int) -> tuple[int, int]:
+        """Where the prompt from the validation text starts, in tokens, and where the document before or around it
+        ends.
+        """
         first = self._validation_start
         document = int(np.searchsorted(self._document_ends, first, side="left"))
         end = int(self._document_ends[document]) if document < len(self._document_ends) else self.meta.num_tokens
         start = end if end - first < self.length and end + count < self.meta.num_tokens else first
-        return [int(token) for token in self._tokens[start : start + count]]
+        return start, end
+
+    def _ids(self, start: int, end: int) -> list[int]:
+        return [int(token) for token in self._tokens[start:end]]
 
     def documents_of(self, n: int) -> list[Document]:
         """The documents that training sample `n` of the run takes text from."""
@@ -318,6 +351,17 @@ class TokenizedText:
         starts = first + sequences * self.length
         rows: Rows = self._tokens[starts[:, None] + np.arange(self.length + self._overlap)].astype(np.int64)
         return rows
+
+
+def text_start(text: str) -> int:
+    """Where a text that begins anywhere is best cut at its left, in characters: where the first sentence starts, else
+    the first line, else the first word; 0 without any.
+    """
+    for pattern, may_be_lower in _STARTS:
+        for match in pattern.finditer(text):
+            if may_be_lower or not text[match.end()].islower():
+                return match.end()
+    return 0
 
 
 def read_meta(directory: Path) -> TokenizedTextMeta:

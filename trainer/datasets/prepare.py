@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel
 from transformers import PreTrainedTokenizerFast
@@ -23,6 +24,13 @@ from trainer.run_dir import CorpusInput, Inputs, RunDir, write_atomically
 from trainer.spec import MAX_STEPS, TrainSpec
 from trainer.spec_errors import SpecError
 
+_FILE = "prepared.json"
+
+# What the samples of a run on text continue: the tokens of the spec's prompt; "opening", a sentence of the validation
+# text; or None, if the spec's prompt cannot be encoded, and in runs of older versions, which continue that text's first
+# tokens.
+SamplePrompt = list[int] | Literal["opening"] | None
+
 
 class Prepared(BaseModel):
     """Paths and hashes of a prepared run, `prepared.json` of the attempt."""
@@ -34,7 +42,7 @@ class Prepared(BaseModel):
     max_steps: int  # of the run; those of num_train_epochs, if the spec sets them
     held_out: dict[str, str] = {}  # paths of tokenized validation corpora by corpus ID
     base_sha256: str | None = None  # of the base model
-    sample_prompt: list[int] | None = None  # the tokens of the spec's prompt, if it has one that can be encoded
+    sample_prompt: SamplePrompt = None
 
 
 def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
@@ -101,7 +109,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         max_steps=spec.total_steps,
         held_out=held_out,
         base_sha256=base_sha256(Path(inputs.base)) if inputs.base else None,
-        sample_prompt=_sample_prompt(spec, directory, report) if spec.sample_prompt else None,
+        sample_prompt=_sample_prompt(spec, directory, report) if spec.sample_prompt else _default_prompt(run_dir),
     )
     write_atomically(_path(run_dir, fence), prepared.model_dump_json())
     return prepared
@@ -146,6 +154,13 @@ def _sample_prompt(spec: TrainSpec, directory: Path, report: Reporter) -> list[i
         return None
 
 
+def _default_prompt(run_dir: RunDir) -> SamplePrompt:
+    """What samples start from without a prompt of the spec: all attempts of a run alike."""
+    for earlier in run_dir.path.glob(f"attempts/*/{_FILE}"):
+        return Prepared.model_validate_json(earlier.read_text()).sample_prompt
+    return "opening"
+
+
 def with_counted_steps(spec: TrainSpec, num_train_samples: int) -> TrainSpec:
     """The spec with the steps that its epochs take over so many samples. Raises Failure if they contradict it."""
     if spec.max_steps is not None:
@@ -167,7 +182,7 @@ def read(run_dir: RunDir, fence: int) -> Prepared:
 
 
 def _path(run_dir: RunDir, fence: int) -> Path:
-    return run_dir.attempt_path(fence) / "prepared.json"
+    return run_dir.attempt_path(fence) / _FILE
 
 
 def _remarks(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:

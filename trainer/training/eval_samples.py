@@ -10,6 +10,7 @@ from trainer.datasets.base import Dataset
 from trainer.datasets.causal import CausalLMDataset, SFTDataset
 from trainer.datasets.denoising import MaskedLMDataset, SpanCorruptionDataset
 from trainer.datasets.labelled import ClassificationDataset, Seq2SeqDataset
+from trainer.datasets.prepare import SamplePrompt
 from trainer.events import SampleSplit
 from trainer.inference import generation
 from trainer.inference.generation import LoadedModel
@@ -32,22 +33,24 @@ class EvalSample(ABC):
 
 
 class Continuation(EvalSample):
-    """Continues the spec's prompt, or the beginning of the validation text."""
+    """Continues the spec's prompt, or the opening of the validation text."""
 
-    def __init__(
-        self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel, prompt_ids: list[int] | None
-    ) -> None:
+    def __init__(self, spec: TrainSpec, samples: CausalLMDataset, loaded: LoadedModel, prompt: SamplePrompt) -> None:
         self._seed = spec.seed
         max_tokens = spec.sequence_length // 2
         tokenizer = loaded.tokenizer.backend_tokenizer
         self._prompt: str | list[int]
         if spec.sample_prompt:
-            prompt_ids = _usable(prompt_ids)
+            prompt_ids = _usable(prompt)
             self._prompt = prompt_ids[:max_tokens]
             is_whole = len(prompt_ids) <= max_tokens
             self.prompt = spec.sample_prompt if is_whole else str(tokenizer.decode(self._prompt))
         else:
-            self.prompt = str(tokenizer.decode(samples.text.validation_prompt(min(PROMPT_TOKENS, max_tokens))))
+            text, count = samples.text, min(PROMPT_TOKENS, max_tokens)
+            if prompt == "opening":
+                self.prompt = text.validation_opening(tokenizer, count)
+            else:
+                self.prompt = str(tokenizer.decode(text.validation_prompt(count)))
             self._prompt = self.prompt
 
     def answer(self, loaded: LoadedModel) -> str:
@@ -80,11 +83,11 @@ class AnswerSample(EvalSample):
 
 
 def _answer_samples(
-    spec: TrainSpec, train: SFTDataset, validation: SFTDataset, loaded: LoadedModel, prompt_ids: list[int] | None
+    spec: TrainSpec, train: SFTDataset, validation: SFTDataset, loaded: LoadedModel, prompt: SamplePrompt
 ) -> list[EvalSample]:
     """The answer to the spec's prompt, or to that of the first record of the validation and of the training data."""
     if spec.sample_prompt:
-        return [AnswerSample(_usable(prompt_ids)[-spec.sequence_length // 2 :], spec.sample_prompt)]
+        return [AnswerSample(_usable(prompt)[-spec.sequence_length // 2 :], spec.sample_prompt)]
     held_out, learned = int(validation.records.validation[0]), int(train.records.train[0])
     return [
         AnswerSample.of_record(spec, validation, held_out, "validation", loaded),
@@ -92,10 +95,10 @@ def _answer_samples(
     ]
 
 
-def _usable(prompt_ids: list[int] | None) -> list[int]:
-    if prompt_ids is None:
+def _usable(prompt: SamplePrompt) -> list[int]:
+    if not isinstance(prompt, list):
         raise ValueError("the sample prompt was refused")
-    return prompt_ids
+    return prompt
 
 
 class FillMaskSample(EvalSample):
@@ -146,9 +149,9 @@ class ClassificationSample(EvalSample):
 
 
 def make_eval_samples(
-    spec: TrainSpec, train: Dataset, validation: Dataset, loaded: LoadedModel, prompt_ids: list[int] | None
+    spec: TrainSpec, train: Dataset, validation: Dataset, loaded: LoadedModel, prompt: SamplePrompt
 ) -> list[EvalSample]:
-    """The evaluation samples for the objective of a run. `prompt_ids` are the tokens of the spec's prompt.
+    """The evaluation samples for the objective of a run.
 
     The ranks never encode it: templates and tokenizers are programs, which the preparation limits. Raises ValueError if
     they refused it.
@@ -156,7 +159,7 @@ def make_eval_samples(
     match validation:
         case SFTDataset():
             assert isinstance(train, SFTDataset)
-            return _answer_samples(spec, train, validation, loaded, prompt_ids)
+            return _answer_samples(spec, train, validation, loaded, prompt)
         case MaskedLMDataset():
             return [FillMaskSample(validation, loaded)]
         case SpanCorruptionDataset() | Seq2SeqDataset():
@@ -164,5 +167,5 @@ def make_eval_samples(
         case ClassificationDataset():
             return [ClassificationSample(validation, loaded)]
         case CausalLMDataset():
-            return [Continuation(spec, validation, loaded, prompt_ids)]
+            return [Continuation(spec, validation, loaded, prompt)]
     raise AssertionError(spec.objective)

@@ -9,6 +9,7 @@ import torch
 
 from trainer.data import batch as batches
 from trainer.datasets.base import Dataset
+from trainer.datasets.prepare import SamplePrompt
 from trainer.engines.base import Engine
 from trainer.inference.generation import LoadedModel
 from trainer.report import Reporter
@@ -53,9 +54,9 @@ class Evaluation:
         held_out: Mapping[str, Dataset],
         engine: Engine,
         loaded: LoadedModel,
-        prompt_ids: list[int] | None,
+        prompt: SamplePrompt,
     ) -> None:
-        self._spec, self._prompt_ids = spec, prompt_ids
+        self._spec, self._prompt = spec, prompt
         self._engine = engine
         self._loaded = loaded
         validation = samples if samples.num_validation else next(iter(held_out.values()))
@@ -65,7 +66,7 @@ class Evaluation:
 
     @cached_property
     def _eval_samples(self) -> list[EvalSample]:
-        return make_eval_samples(self._spec, self._train, self._validation, self._loaded, self._prompt_ids)
+        return make_eval_samples(self._spec, self._train, self._validation, self._loaded, self._prompt)
 
     def run(self, step: int, report: Reporter) -> dict[str, float]:
         """Evaluate, write the results to the journal and the log, and return the metrics. All ranks take part."""

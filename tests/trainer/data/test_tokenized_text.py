@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tests.trainer.runs import english, small_spec, write_corpus
 from tests.trainer.tokenizers_of_bases import KINDS, byte_fallback, fast
 from trainer.data import corpus, tokenized_text, tokenizer
-from trainer.data.tokenized_text import Document, TokenizedText
+from trainer.data.tokenized_text import Document, TokenizedText, text_start
 from trainer.failure import Failure
 
 
@@ -214,3 +214,44 @@ def test_the_validation_prompt_starts_at_a_nearby_document(tmp_path: Path, bpe: 
     prompt = dataset.validation_prompt(6)
 
     assert prompt == ids[:6]
+
+
+@pytest.mark.parametrize(
+    ("text", "opening"),
+    [
+        (
+            ", they also went up\nagainst Bethel. And the house of Joseph sent spies.",
+            "And the house of Joseph sent spies.",
+        ),
+        ("e. g. oxen. (Of a hundred.) “Go!” “Nay,” said he", "(Of a hundred.) “Go!” “Nay,” said he"),
+        ("ther, and\nThe moon was low\nand the wind", "The moon was low\nand the wind"),
+        ("宙洪荒。日月盈昃，辰宿列张。", "日月盈昃，辰宿列张。"),
+        ("return x\n\n\ndef f(y):", "def f(y):"),
+        ("tle ducks and geese", "ducks and geese"),
+        ("GATTACA", "GATTACA"),
+        ("", ""),
+    ],
+)
+def test_a_text_is_cut_where_a_sentence_line_or_word_starts(text: str, opening: str) -> None:
+    assert text[text_start(text) :] == opening
+
+
+def test_samples_open_with_a_sentence_of_the_validation_text(tmp_path: Path, bpe: Tokenizer) -> None:
+    tails = set()
+    for count in range(300, 304):
+        sentences = "".join(f"Psalm {number} is about the sea, and of its waves. " for number in range(count))
+        dataset, ids = open_dataset(tmp_path / str(count), bpe, [sentences])
+        cut = dataset.num_train * dataset.length
+        opening = dataset.validation_opening(bpe, 12)
+        assert opening.startswith("Psalm")
+        assert opening in bpe.decode(ids[cut : cut + 60])
+        assert 10 <= len(bpe.encode(opening).ids) <= 14
+        tails.add(bpe.decode(dataset.validation_prompt(12)).lstrip().startswith("Psalm"))
+
+    assert False in tails, "the validation text begins in the middle of a sentence"
+
+
+def test_samples_open_with_a_document_that_starts_nearby(tmp_path: Path, bpe: Tokenizer) -> None:
+    dataset, _ = open_dataset(tmp_path, bpe, ["in the beginning. God "] * 200)
+
+    assert dataset.validation_opening(bpe, 6).startswith("in the")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from trainer.data import tokenizer
 from trainer.data.tokenized_text import TokenizedText
 from trainer.datasets import prepare
 from trainer.planning.counts import num_parameters
+from trainer.report import Reporter
 from trainer.run_dir import RunDir, verify
 from trainer.spec import TrainSpec
 
@@ -254,3 +256,26 @@ def test_a_run_that_ended_early_and_is_resumed_trains_no_further_step(
     assert fork_server.run(converged) == 0, converged.log_path.read_text()
     assert len(of_kind(converged, "points")) == before
     assert [event.step for event in of_kind(converged, "finished")] == [step, step]
+
+
+def test_samples_open_with_a_sentence_and_those_of_an_older_run_stay(trained: RunDir, tmp_path: Path) -> None:
+    prompts = {sample.prompt for sample in of_kind(trained, "sample")}
+    assert len(prompts) == 1
+    (opening,) = prompts
+    before, _, after = english().partition(opening[:30])
+    assert opening[0].isupper()
+    assert after, opening
+    assert not before or before.rstrip()[-1] in ".!?:\n" or before.endswith("\n")
+
+    older = RunDir(tmp_path / "older")
+    shutil.copytree(trained.path, older.path)
+    older.create(older.spec(), older.inputs(1), 2)
+    file = older.attempt_path(1) / "prepared.json"
+    prepared = prepare.read(older, 1)
+    for value, text in (
+        ("opening", prepared.model_dump_json()),
+        (None, prepared.model_dump_json(exclude={"sample_prompt"})),
+    ):
+        file.write_text(text)
+        assert prepare.prepare(older, 2, Reporter(None)).sample_prompt == value
+        (older.attempt_path(2) / "prepared.json").unlink()
