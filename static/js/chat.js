@@ -212,7 +212,17 @@ class Chat {
     if (action === "regenerate") this.#regenerate(column, message);
     else if (action === "record") this.#downloadRecord(message);
     else if (action === "corpus") this.#saveAsCorpus(message);
-    else if (action === "delete" && !this.isBusy) this.#deleteMessage(message);
+    else if (action === "delete" && !this.isBusy) this.#askToDelete(message);
+  }
+
+  /** @param {Message} message */
+  #askToDelete(message) {
+    const dialog = find(this.root, "#delete-messages", HTMLDialogElement);
+    find(dialog, "[data-delete-messages]").onclick = () => {
+      dialog.close();
+      this.#deleteMessage(message);
+    };
+    dialog.showModal();
   }
 
   /** @param {Message} message */
