@@ -5,16 +5,11 @@ from collections import defaultdict
 
 import httpx
 
+from app.core.roles import is_at_least
 from tests.attack.attacks import attack
 from tests.attack.target import Target
-from tests.routes import routes
+from tests.routes import rights, routes
 
-PUBLIC = re.compile(
-    r"(/api/v1)?/(setup|login|logout|password-reset|reset-password|invitations/accept|invitation)|/preferences|/api/docs|/api/problems/.*|/health|/(works|checkpoint-tasks)\{.*"
-)
-READING_POSTS = re.compile(r"/api/v1/jobs/(plan|propose)|/jobs/(plan|propose)")  # they change nothing
-OF_ACCOUNTS = re.compile(r"/api/v1/(tokens|users|invitations|sessions|me/)")  # only with the scope admin
-FOR_ADMINS = re.compile(r"\{(user|invitation)_id\}|everyones")
 MARK = "Sesame"  # in the name of everything of Alice's
 
 
@@ -44,10 +39,10 @@ def visitor(target: Target) -> str:
     """Refused, or sent to the page to log in."""
     wide = []
     with target.client() as client:
-        for method, path in routes():
+        for method, path, right in rights():
             response = ask(client, method, path_of(path, target.ids))
             is_login = response.status_code in (302, 303, 307) and "/login" in response.headers["location"]
-            if response.status_code not in (401, 403) and not is_login and not PUBLIC.fullmatch(path):
+            if right and response.status_code not in (401, 403) and not is_login:
                 wide.append(f"{method} {path}: {response.status_code}")
     return check_cells(wide, target)
 
@@ -59,12 +54,12 @@ def other_ids(target: Target) -> str:
     ids = target.ids
     for cookie in (False, True):
         with target.client(target.mallory, cookie=cookie) as client:
-            for method, path in routes():
-                if "_id}" not in path:
+            for method, path, right in rights():
+                if "_id}" not in path or right is None:
                     continue
                 response = ask(client, method, path_of(path, ids))
                 text = response.text if response.is_stream_consumed else ""
-                expected = 403 if FOR_ADMINS.search(path) else 404
+                expected = 403 if is_at_least(right.role, "admin") else 404
                 if response.status_code != expected or MARK in text:
                     wide.append(f"{method} {path}: {response.status_code}")
     return check_cells(wide, target)
@@ -76,20 +71,13 @@ def scopes(target: Target) -> str:
     wide = []
     for scope in ("read", "submit", "read submit"):
         with target.client(target.mallory, scopes=scope) as client:
-            for method, path in routes():
-                if not path.startswith("/api/v1") or PUBLIC.fullmatch(path):
+            for method, path, right in rights():
+                if not path.startswith("/api/v1") or right is None:
                     continue
                 response = ask(client, method, path_of(path, target.ids))
-                if needed_scope(method, path) not in scope.split() and response.status_code != 403:
+                if right.scope not in scope.split() and response.status_code != 403:
                     wide.append(f"{scope}: {method} {path}: {response.status_code}")
     return check_cells(wide, target)
-
-
-def needed_scope(method: str, path: str) -> str:
-    """The scope that a route of the API must ask for."""
-    if OF_ACCOUNTS.match(path):
-        return "admin"
-    return "read" if method == "GET" or READING_POSTS.fullmatch(path) else "submit"
 
 
 @attack("R4", "the owner's routes by a member with all scopes, and wrong, revoked and malformed tokens")

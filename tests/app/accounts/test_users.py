@@ -2,6 +2,7 @@
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
@@ -166,6 +167,21 @@ def test_wrong_used_and_old_codes_have_the_same_answer(web: TestClient, alice: T
     bodies = [{**answer.json(), "request_id": ""} for answer in answers]
     assert (bodies[0]["status"], bodies[0]["code"]) == (403, "reset_code_wrong")
     assert all(body == bodies[0] for body in bodies)
+
+
+def test_of_two_uses_of_a_reset_link_at_once_the_second_is_refused(
+    web: TestClient, visitor: TestClient, alice: TestClient, carol: Person
+) -> None:
+    body = {"code": reset_code(alice, carol), "password": NEW}
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with ThreadPoolExecutor() as pool, db.transaction() as first:
+        first.scalar(select(PasswordReset).where(PasswordReset.user_id == carol.id).with_for_update())
+        second = pool.submit(visitor.post, "/api/v1/password-reset", json=body)
+        until(lambda: first.scalar(waiting) == 1, 20, "the second use waits for the first")
+        first.execute(delete(PasswordReset).where(PasswordReset.user_id == carol.id))
+        first.commit()
+        answer = second.result()
+    assert (answer.status_code, answer.json()["code"]) == (403, "reset_code_wrong")
 
 
 def test_a_new_role_ends_the_reset_link_of_who_may_not_manage_it(
