@@ -16,6 +16,7 @@ MESSAGES = {
     "place of messages.",
     "score_unfit": "A {model_type} does not predict the tokens of a text, so it cannot score one. Choose a model that "
     "continues texts, or a BERT or RoBERTa trained on text.",
+    "source_unfit": "A {model_type} reads no source text. Leave out source, or choose an encoder-decoder such as T5.",
     "perplexity_unfit": "A {model_type} cannot score documents, because it does not predict a text token by token from "
     "its beginning. Choose a model that continues texts.",
     "fill_mask_unfit": "A {model_type} has not learned to fill masks. Choose a BERT or RoBERTa trained on text.",
@@ -105,7 +106,8 @@ def limit(traits: Traits, use: str) -> Limit | None:
 
 def _inspection_limit(traits: Traits, inspection: str) -> Limit | None:
     fills = traits.model_type in ENCODERS and not traits.is_classifier
-    fit = {"score": traits.writes_text or fills, "fill_mask": fills, "classify": traits.is_classifier}
+    scores = traits.writes_text or traits.turns_text or fills
+    fit = {"score": scores, "fill_mask": fills, "classify": traits.is_classifier}
     if not fit.get(inspection, True):
         return Limit(code=f"{inspection}_unfit", values={"model_type": traits.kind})
     if fills and inspection in ("fill_mask", "score") and "mask_token" in traits.missing_tokens:

@@ -29,6 +29,8 @@ _STATUS = {
     "layer_unknown": 422,
     "position_unknown": 422,
     "score_unfit": 422,
+    "source_unfit": 422,
+    "source_too_long": 422,
     "fill_mask_unfit": 422,
     "classify_unfit": 422,
     "tokens_missing": 422,
@@ -61,6 +63,8 @@ _FIELDS = {
     "layer_unknown": "layer",
     "position_unknown": "position",
     "score_unfit": "checkpoint",
+    "source_unfit": "source",
+    "source_too_long": "source",
     "fill_mask_unfit": "checkpoint",
     "classify_unfit": "checkpoint",
     "tokens_missing": "checkpoint",
@@ -111,6 +115,9 @@ def sentence(code: str, values: dict[str, Any]) -> str:
             "out tool_choice."
         ),
         "text_too_long": _("The text has {num_tokens} tokens; the limit here is {limit}. Shorten it.", **formatted),
+        "source_too_long": _(
+            "Tokens of the source text: {num_tokens}; the limit here is {limit}. Shorten it.", **formatted
+        ),
         "text_refused": _("The tokenizer of this model refuses this text: {why}.", **formatted),
         "mask_missing": _("The text has no mask. Write [MASK] where a word is missing."),
         "layer_unknown": _(

@@ -327,6 +327,8 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "mask_missing": ((422,), "The text has no mask."),
     "position_unknown": ((422,), "The text has no token at this position."),
     "score_unfit": ((422,), "The model does not predict the tokens of a text."),
+    "source_too_long": ((422,), "The source text has more tokens than the limit."),
+    "source_unfit": ((422,), "The model reads no source text."),
     "text_refused": ((422,), "The tokenizer refuses the text."),
     "text_too_long": ((422,), "The text has more tokens than the limit."),
 }

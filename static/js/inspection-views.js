@@ -132,7 +132,9 @@ export class TokenizeView extends View {
 export class ScoreView extends View {
   /** @param {string} text */
   request(text) {
-    return { text, top_k: TOP_K };
+    const place = find(this.panel, "[data-for-source]");
+    const source = place.hidden ? "" : find(place, "[name=source]", HTMLTextAreaElement).value;
+    return { text, source, top_k: TOP_K };
   }
 
   /** @param {{ tokens: ScoredToken[], is_pseudo: boolean }} answer */
@@ -145,7 +147,7 @@ export class ScoreView extends View {
       const logProb = tokens[i].log_prob;
       return logProb === null ? 0 : Math.min(1, bitsOf(logProb) / MAX_BITS) * DARKEST;
     });
-    strip.choose(Math.min(1, tokens.length - 1));
+    strip.choose(Math.max(0, tokens.findIndex((token) => token.log_prob !== null)));
     this.fillTable(
       tokens.map(({ text, log_prob, rank }) =>
         log_prob === null

@@ -100,6 +100,8 @@ class Inspection {
     const first = this.radios.find((radio) => !radio.disabled && radio.value !== "tokenize");
     if (!this.radios.some((radio) => radio.checked) && first) first.checked = true;
     for (const note of findAll(this.form, "[data-unfit]")) note.hidden = allowed.length > 0;
+    const turnsText = this.model.selectedOptions[0]?.dataset.turnsText !== undefined;
+    for (const field of findAll(this.form, "[data-for-source]")) field.hidden = !turnsText;
     this.#showView();
     this.#carry();
   }

@@ -1,5 +1,7 @@
 """The tab of encoder-decoders in a browser: source and texts side by side, on a phone below each other."""
 
+import math
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -73,3 +75,22 @@ def test_on_a_phone_a_text_stands_below_its_source(open_page: Open, turner: str,
         assert upper["y"] + upper["height"] <= lower["y"]
         assert page.evaluate("document.documentElement.scrollWidth") == 390
         assert barriers(page) == []
+
+
+def test_a_text_is_scored_as_the_answer_to_its_source(open_page: Open, running_stack: Stack, turner: str) -> None:
+    body = {"checkpoint": turner, "source": SOURCE, "text": "The cat sat on the mat", "top_k": 8}
+    answer = running_stack.client.post("/api/v1/inspect/score", json=body).raise_for_status().json()
+    with open_page(f"/learn/predict?checkpoint={turner}") as page:
+        panel = page.locator("[data-view=score]")
+        expect(panel.get_by_role("option")).to_have_count(len(answer["tokens"]), timeout=2 * MINUTE)
+        panel.get_by_label("Source text").fill(SOURCE)
+        page.get_by_role("button", name="Compute").click()
+        bits = -answer["tokens"][0]["log_prob"] / math.log(2)
+        expect(panel.locator("[data-detail]")).to_contain_text(
+            f"{bits:.1f} bits · rank {answer['tokens'][0]['rank']:,}"
+        )
+        expect(page.locator(".finding:visible")).to_contain_text(f"Tokens that were scored: {len(answer['tokens'])};")
+        assert barriers(page) == []
+        decoder = page.locator("option[data-tasks~=score]:not([data-turns-text])").first.get_attribute("value")
+        page.get_by_label("Model", exact=True).select_option(decoder)
+        expect(panel.get_by_label("Source text")).to_be_hidden()

@@ -29,7 +29,9 @@ class PredictedToken:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """What a decoder thought of a token, from those before it, or an encoder, from all others."""
+    """What a model thought of a token: a decoder from those before it, an encoder-decoder from the source too, an
+    encoder from all others.
+    """
 
     log_prob: float  # in nats
     rank: int  # 1: the model's first choice
@@ -49,6 +51,15 @@ def score(model: PreTrainedModel, ids: Sequence[int], top_k: int = 5) -> list[To
         targets = ids[start + 1 : start + 1 + LOGITS_ROWS]
         scored += [_scored(row, target, top_k) for row, target in zip(log_probs, targets, strict=True)]
     return scored
+
+
+@torch.inference_mode()
+def answer_score(model: PreTrainedModel, source: Sequence[int], ids: Sequence[int], top_k: int = 5) -> list[TokenScore]:
+    """The same for all tokens of an answer, which an encoder-decoder predicts from the source and those before."""
+    before = [model.config.decoder_start_token_id, *ids[:-1]]
+    logits = model(input_ids=_batch(model, source), decoder_input_ids=_batch(model, before)).logits[0]
+    log_probs = logits.float().log_softmax(-1).cpu()
+    return [_scored(row, target, top_k) for row, target in zip(log_probs, ids, strict=True)]
 
 
 @torch.inference_mode()

@@ -58,9 +58,14 @@ def _tokenize(model: SandboxedModel, text: str) -> Answer:
     return {"tokens": tokens, "vocab_size": _call(model, "vocab_size")}
 
 
-def _score(model: SandboxedModel, text: str, top_k: int) -> Answer:
+def _score(model: SandboxedModel, text: str, top_k: int, source: str) -> Answer:
     is_pseudo = model.model.config.model_type in ENCODERS
-    tokens, scored = _pseudo_scores(model, text, top_k) if is_pseudo else _scores(model, text, top_k)
+    if model.model.config.is_encoder_decoder:
+        tokens, scored = _answer_scores(model, source, text, top_k)
+    elif source:
+        raise GenerationRefused("source_unfit", model_type=model.model.config.model_type)
+    else:
+        tokens, scored = _pseudo_scores(model, text, top_k) if is_pseudo else _scores(model, text, top_k)
     tops = _predictions(model, [token.top for token in scored.values()])
     rows: list[Answer] = [{"log_prob": None, "rank": None, "top": []} for _token in tokens]
     for (place, token), top in zip(scored.items(), tops, strict=True):
@@ -81,6 +86,17 @@ def _scores(model: SandboxedModel, text: str, top_k: int) -> tuple[list[Answer],
     """The tokens of a text, and by its place what a decoder thinks of each but the first one."""
     tokens = _tokens(model, text, min(model.context, schemas.MAX_SCORED_TOKENS))
     return tokens, dict(enumerate(inspection.score(model.model, _ids(tokens), top_k), 1))
+
+
+def _answer_scores(
+    model: SandboxedModel, source: str, text: str, top_k: int
+) -> tuple[list[Answer], dict[int, inspection.TokenScore]]:
+    """The tokens of an answer, and by its place what an encoder-decoder that reads a source thinks of each."""
+    tokens = _tokens(model, text, schemas.MAX_ANSWER_TOKENS)
+    ids = _call(model, "source", source)
+    if len(ids) > model.context:
+        raise GenerationRefused("source_too_long", num_tokens=len(ids), limit=model.context)
+    return tokens, dict(enumerate(inspection.answer_score(model.model, ids, _ids(tokens), top_k)))
 
 
 def _pseudo_scores(

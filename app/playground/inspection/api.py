@@ -42,8 +42,9 @@ async def tokenize(request: Request, body: schemas.TokenizeRequest, principal: S
     "/score",
     summary="Log-probability of each token of a text",
     description="By a decoder, in one forward pass over the tokens that `tokenize` gives. By an encoder, each token "
-    f"with a mask in its place (pseudo-log-likelihood), of at most {schemas.MAX_PSEUDO_SCORED_TOKENS} tokens.",
-    **_documented(schemas.ScoreAnswer, "score_unfit", "tokens_missing"),
+    f"with a mask in its place (pseudo-log-likelihood), of at most {schemas.MAX_PSEUDO_SCORED_TOKENS} tokens. By an "
+    f"encoder-decoder, as the answer to `source`, of at most {schemas.MAX_ANSWER_TOKENS} tokens.",
+    **_documented(schemas.ScoreAnswer, "score_unfit", "source_unfit", "source_too_long", "tokens_missing"),
 )
 async def score(request: Request, body: schemas.ScoreRequest, principal: Submitter) -> Response:
     return await _inspect(request, principal, "score", body)

@@ -11,6 +11,7 @@ MAX_ATTENTION_CHARACTERS = 2_000
 MAX_ATTENTION_TOKENS = 64  # the weights of a layer grow with its square
 MAX_SCORED_TOKENS = 2_048
 MAX_PSEUDO_SCORED_TOKENS = 128  # each costs a forward pass
+MAX_ANSWER_TOKENS = 512  # their logits exist at once
 MAX_TEXTS = 16
 
 Text = Annotated[
@@ -33,8 +34,13 @@ class TokenizeRequest(InspectRequest):
 
 
 class ScoreRequest(InspectRequest):
-    """A text whose tokens a decoder predicts, each from those before it, or an encoder, each from all others."""
+    """A text whose tokens a decoder predicts, each from those before it, or an encoder, each from all others; or an
+    encoder-decoder, as the answer to a source text.
+    """
 
+    source: Annotated[
+        str, Field(description="The source text, for an encoder-decoder only.", max_length=MAX_TEXT_CHARACTERS)
+    ] = ""
     top_k: Annotated[int, Field(description="How many alternatives to list for each token.", ge=0, le=20)] = 5
 
 
@@ -112,7 +118,8 @@ class TokenizeAnswer(BaseModel):
 class ScoredToken(Token):
     """A token with what the model thought of it.
 
-    Nothing precedes the first one of a decoder, which has no values; nor have the special tokens of an encoder.
+    Nothing precedes the first one of a decoder, which has no values; nor have the special tokens of an encoder. An
+    encoder-decoder predicts all tokens of an answer, the one that ends it too.
     """
 
     log_prob: float | None  # natural logarithm of its probability

@@ -34,6 +34,7 @@ class OfferedModel:
     label: str
     tasks: list[str]
     job_id: str | None = None
+    turns_text: bool = False  # it is an encoder-decoder, which scores a text as the answer to another one
 
 
 def list_models(
@@ -54,7 +55,8 @@ def list_models(
         groups.setdefault(job.name, []).append(_checkpoint(checkpoint, job))
     models, _more = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
     for model in models:
-        groups.setdefault(_("Base models"), []).append(OfferedModel(model.id, model.name, _allowed(model.facts)))
+        offered = OfferedModel(model.id, model.name, _allowed(model.facts), turns_text=model.facts.turns_text)
+        groups.setdefault(_("Base models"), []).append(offered)
     ids = [model.id for group in groups.values() for model in group]
     if wanted is not None and wanted not in ids:  # too old to be in the list, or of another user
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=wanted)
@@ -66,7 +68,7 @@ def list_models(
 def _checkpoint(checkpoint: Checkpoint, job: Job) -> OfferedModel:
     traits = Traits(model_type=job.spec.model_type, is_classifier=job.spec.objective == "classification")
     label = f"{job.name} · {_('step {n}', n=number(checkpoint.step))}"
-    return OfferedModel(checkpoint.id, label, _allowed(traits), job.id)
+    return OfferedModel(checkpoint.id, label, _allowed(traits), job.id, traits.turns_text)
 
 
 def _allowed(traits: Traits) -> list[str]:

@@ -189,6 +189,23 @@ def test_an_encoder_decoder_shows_its_encoder(api: TestClient, families: Familie
     assert len(ask(api, "embed", checkpoint=family.id, texts=[TEXT])["embeddings"]) == 1
 
 
+def test_an_encoder_decoder_scores_a_text_as_the_answer_to_its_source(api: TestClient, families: Families) -> None:
+    family = families("t5", "span_corruption")
+    answer = ask(api, "score", checkpoint=family.id, source=TEXT, text="It was hot.", top_k=3)
+    model = AutoModelForSeq2SeqLM.from_pretrained(family.files).eval()
+    tokenizer = AutoTokenizer.from_pretrained(family.files)
+    labels = tokenizer("It was hot.", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        output = model(**tokenizer(TEXT, return_tensors="pt"), labels=labels)
+    top = output.logits[0].softmax(-1).topk(3)
+
+    assert [token["id"] for token in answer["tokens"]] == labels[0].tolist()
+    assert (answer["num_scored"], answer["tokens"][-1]["is_special"]) == (len(labels[0]), True)
+    assert answer["loss"] == pytest.approx(float(output.loss), abs=1e-5)
+    assert [[one["id"] for one in token["top"]] for token in answer["tokens"]] == top.indices.tolist()
+    assert ask(api, "score", checkpoint=family.id, text="It was hot.")["loss"] != answer["loss"]
+
+
 # ---- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +213,9 @@ def test_what_a_family_cannot_do_is_said(api: TestClient, families: Families, de
     bert, t5 = families("bert", "masked"), families("t5", "span_corruption")
     classifier = families("bert", "classification")
     assert refusal(api, "score", checkpoint=classifier.id, text=TEXT)[:2] == (422, "score_unfit")
-    assert refusal(api, "score", checkpoint=t5.id, text=TEXT)[:2] == (422, "score_unfit")
+    assert refusal(api, "score", checkpoint=bert.id, text=TEXT, source=TEXT)[:2] == (422, "source_unfit")
+    assert "the limit here is 512" in refusal(api, "score", checkpoint=t5.id, text="xyz " * 400)[2]
+    assert refusal(api, "score", checkpoint=t5.id, text=TEXT, source="xyz " * 1_500)[:2] == (422, "source_too_long")
     assert "the limit here is 128" in refusal(api, "score", checkpoint=bert.id, text="xyz " * 200)[2]
     assert refusal(api, "fill-mask", checkpoint=decoder.id, text=MASKED)[:2] == (422, "fill_mask_unfit")
     status, code, title = refusal(api, "classify", checkpoint=decoder.id, text=TEXT)
