@@ -40,6 +40,7 @@ WORDS: dict[Action, str] = {
     "tokenizer_renamed": gettext_noop("Renamed a tokenizer"),
     "model_renamed": gettext_noop("Renamed a base model"),
     "job_renamed": gettext_noop("Renamed a job"),
+    "checkpoint_renamed": gettext_noop("Renamed a checkpoint"),
     "corpus_deleted": gettext_noop("Deleted a corpus"),
     "tokenizer_deleted": gettext_noop("Deleted a tokenizer"),
     "model_deleted": gettext_noop("Deleted a base model"),

@@ -15,14 +15,14 @@ from app.checkpoints import usable_models
 from app.core import db
 from app.core.background_tasks import Kind
 from app.core.errors import PanelError
-from app.core.formatting import number
-from app.core.i18n import _, gettext_noop, translate
+from app.core.i18n import gettext_noop, translate
+from app.core.labels import checkpoint_title
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
-from app.web.forms import FormBody
+from app.web.forms import FormBody, errors_by_control
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import FileName, Id, Part
@@ -107,7 +107,7 @@ def _index(
         next=following,
         after=after,
         error=error.message if error else "",
-        fields={problem.field: problem.message for problem in error.fields} if error else {},
+        fields=errors_by_control(error),
         **forms,
     )
 
@@ -131,7 +131,7 @@ def _model_link(session: Session, checkpoint_id: str | None, model_id: str | Non
         return f"/models/{model_id}", session.get_one(ImportedModel, model_id).name
     checkpoint = session.get_one(Checkpoint, checkpoint_id)
     name = session.get_one(Job, checkpoint.job_id).name
-    return f"/checkpoints/{checkpoint_id}", f"{name} · {_('step {n}', n=number(checkpoint.step))}"
+    return f"/checkpoints/{checkpoint_id}", checkpoint_title(name, checkpoint.step, checkpoint.name)
 
 
 def _forms(session: Session, principal: Principal, subject_id: str) -> dict[str, Any]:

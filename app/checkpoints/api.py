@@ -10,12 +10,14 @@ from app.checkpoints import service
 from app.checkpoints.bulk import ROWS
 from app.checkpoints.schemas import CheckpointAnswer, CheckpointDetail, checkpoint_answers, checkpoint_detail
 from app.core import db
+from app.core.labels import LabelChanges
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter, Principal
 from app.web import bulk_requests
 from app.web.auth import Reader, Submitter
 from app.web.bulk_requests import CheckpointsRequest, RowsAnswer
 from app.web.idempotency import ApiRoute
+from app.web.labels import LABEL_ERRORS
 from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
 from app.web.problem_types import errors
@@ -28,6 +30,7 @@ def list_checkpoints(
     principal: Reader,
     job: Annotated[str | None, Query(max_length=64, description="Only checkpoints of this job.")] = None,
     q: Search = "",
+    tag: Annotated[str, Query(max_length=64, description="Only with this tag.")] = "",
     pinned: Annotated[bool | None, Query(description="Only pinned ones, or only others.")] = None,
     owner: Annotated[
         OwnerFilter | None, Query(description="Only your own, or only what others share with you.")
@@ -39,7 +42,10 @@ def list_checkpoints(
     limit: Limit = 50,
     after: After = None,
 ) -> Listing[CheckpointAnswer]:
-    """List checkpoints, newest first unless `order` says otherwise. Their name is that of their job."""
+    """List checkpoints, newest first unless `order` says otherwise; by name means by that of their job.
+
+    `q` is looked for in their names, notes and tags and in the names of their jobs.
+    """
     with db.transaction() as session:
         rows, following = service.list_checkpoints(
             session,
@@ -48,6 +54,7 @@ def list_checkpoints(
             limit=limit,
             after=after,
             search=q,
+            tag=tag,
             pinned=pinned,
             owner=owner,
             order=order,
@@ -61,6 +68,14 @@ def get_checkpoint(principal: Reader, checkpoint_id: Id) -> CheckpointDetail:
     with db.transaction() as session:
         row = service.get(session, principal=principal, checkpoint_id=checkpoint_id)
         return checkpoint_detail(session, row)
+
+
+@router.patch("/checkpoints/{checkpoint_id}", responses=errors("checkpoint_deleted", *LABEL_ERRORS))
+def change_checkpoint(principal: Submitter, checkpoint_id: Id, body: LabelChanges) -> CheckpointAnswer:
+    """Name, tag or describe a checkpoint; fields that are left out stay, and an empty name takes its name away."""
+    with db.transaction() as session:
+        row = service.change_labels(session, principal=principal, checkpoint_id=checkpoint_id, changes=body)
+        return checkpoint_answers(session, [row])[0]
 
 
 @router.delete(
@@ -114,7 +129,7 @@ def download_checkpoint(principal: Reader, checkpoint_id: Id) -> StreamingRespon
 
 @router.post("/checkpoints/bulk")
 def change_checkpoints(principal: Submitter, body: CheckpointsRequest) -> RowsAnswer:
-    """Pin or unpin several checkpoints, or move them to the trash. Each is changed by itself; the answer says what
-    became of it.
+    """Pin, unpin or tag several checkpoints, or move them to the trash. Each is changed by itself; the answer says
+    what became of it.
     """
-    return bulk_requests.change_rows(principal, ROWS, body)
+    return bulk_requests.change_rows(principal, ROWS, body, body.tag)

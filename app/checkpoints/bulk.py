@@ -7,11 +7,12 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service
 from app.core import storage
-from app.core.formatting import number
-from app.core.i18n import _, ngettext
+from app.core.i18n import _, gettext_noop, ngettext
+from app.core.labels import LabelChanges, checkpoint_title
 from app.core.models import BackgroundTask, Checkpoint, Job
 from app.core.principal import Principal
 from app.web.bulk import MAX_NAMES, BulkRows, listed
+from app.web.labels import LabelForm
 
 
 def _uses(session: Session, principal: Principal, checkpoint: Checkpoint) -> list[str]:
@@ -35,7 +36,12 @@ def _uses(session: Session, principal: Principal, checkpoint: Checkpoint) -> lis
 
 def _name(session: Session, checkpoint: Checkpoint) -> str:
     job_name = session.scalar(select(Job.name).where(Job.id == checkpoint.job_id))
-    return f"{job_name} · {_('step {n}', n=number(checkpoint.step))}"
+    return checkpoint_title(str(job_name), checkpoint.step, checkpoint.name)
+
+
+def change_labels(session: Session, principal: Principal, row_id: str, changes: LabelChanges) -> Checkpoint:
+    """Name, tag or describe the row of an ID."""
+    return service.change_labels(session, principal=principal, checkpoint_id=row_id, changes=changes)
 
 
 def _pin(*, pinned: bool) -> Callable[[Session, Principal, str], object]:
@@ -54,4 +60,12 @@ ROWS = BulkRows(
     uses=_uses,
     name=_name,
     changes={"pin": _pin(pinned=True), "unpin": _pin(pinned=False)},
+    change_labels=change_labels,
+)
+LABELS = LabelForm(
+    "/checkpoints",
+    gettext_noop("Checkpoint"),
+    change_labels,
+    gettext_noop("Lists show it before the name of the job and the step. Leave it empty for these alone."),
+    is_name_required=False,
 )

@@ -10,8 +10,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons, service
-from app.checkpoints.bulk import ROWS
-from app.core import db, sharing, storage
+from app.checkpoints.bulk import LABELS, ROWS
+from app.core import db, labels, sharing, storage
 from app.core.i18n import _
 from app.core.models import Checkpoint, Job, Tokenizer
 from app.core.principal import Principal, visible_to
@@ -38,7 +38,7 @@ def show_checkpoints(request: Request, principal: Reader, after: After = None) -
 def _view(sent: Mapping[str, str]) -> ListView:
     """Which checkpoints the list shows."""
     return ListView.of(
-        "/checkpoints", sent, get_args(service.CheckpointOrder), job=(), pinned=("", "true"), owner=OWNERS
+        "/checkpoints", sent, get_args(service.CheckpointOrder), job=(), tag=(), pinned=("", "true"), owner=OWNERS
     )
 
 
@@ -57,6 +57,7 @@ def _list(
             limit=PAGE_ROWS,
             after=after,
             search=view["q"],
+            tag=view["tag"],
             pinned=True if view["pinned"] else None,
             owner=view["owner"] or None,
             order=view["order"],
@@ -64,6 +65,7 @@ def _list(
         names = _job_names(session, {row.job_id for row in rows})
         reasons = retention_reasons.reasons(session, names)
         jobs = service.jobs_with_checkpoints(session, principal=principal)
+        tags = labels.list_tags(session, principal=principal, table=Checkpoint)
     return page(
         request,
         "checkpoints/index.html",
@@ -76,6 +78,7 @@ def _list(
         keep_words=_keep_words(),
         view=view,
         jobs=jobs,
+        tags=view.choices("tag", tags),
         job_name=names.get(view["job"]) or dict(jobs).get(view["job"]),
         next=following,
         after=after,
@@ -134,12 +137,24 @@ def _keep_words() -> dict[str, str]:
 
 @router.post("/checkpoints/bulk")
 def change_many(request: Request, principal: Submitter, form: FormBody) -> Response:
-    """Pin, unpin or delete the checkpoints that were chosen in the list; what a deletion frees is to be confirmed."""
+    """Pin, unpin, tag or delete the checkpoints that were chosen in the list. A deletion is confirmed first."""
     view = _view(bulk.text_fields(form))
     outcome = bulk.change_rows(request, principal, ROWS, view, form, _("Delete the chosen checkpoints?"))
     if isinstance(outcome, Response):
         return outcome
     return _list(request, principal, view, outcome=outcome)
+
+
+@router.get("/checkpoints/{checkpoint_id}/edit")
+def show_labels(request: Request, principal: Submitter, checkpoint_id: Id) -> Response:
+    """The form for the name, the tags and the notes of a checkpoint."""
+    return LABELS.show(request, principal, checkpoint_id)
+
+
+@router.post("/checkpoints/{checkpoint_id}/edit")
+def save_labels(request: Request, principal: Submitter, checkpoint_id: Id, form_data: FormBody) -> Response:
+    """Name, tag or describe a checkpoint, and redirect to its page."""
+    return LABELS.save(request, principal, checkpoint_id, form_data)
 
 
 @router.post("/checkpoints/{checkpoint_id}/delete")

@@ -21,6 +21,9 @@ class CheckpointAnswer(BaseModel):
                     "id": "06e9x2m4q8r7t5vw",
                     "job_id": "06e9x1aa3kb5c7de",
                     "shared_by": None,
+                    "name": "first that rhymes",
+                    "tags": ["verse"],
+                    "notes": "",
                     "step": 200,
                     "num_bytes": 4123904,
                     "metrics": {"loss": 3.41, "eval_loss": 3.52, "eval_bits_per_byte": 1.61},
@@ -36,6 +39,9 @@ class CheckpointAnswer(BaseModel):
     id: str
     job_id: str
     shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
+    name: str = Field(description="A name of its own; empty for most.")
+    tags: list[str]
+    notes: str
     step: int
     num_bytes: int
     metrics: dict[str, Any] = Field(description="Metrics at this step.")
@@ -54,7 +60,7 @@ class CheckpointDetail(CheckpointAnswer):
     manifest: dict[str, Any]
 
 
-_PLAIN = ("id", "job_id", "step", "num_bytes", "metrics", "state", "pinned", "created_at")
+_PLAIN = ("id", "job_id", "name", "tags", "notes", "step", "num_bytes", "metrics", "state", "pinned", "created_at")
 
 
 def checkpoint_answers(session: Session, rows: Sequence[Checkpoint]) -> list[CheckpointAnswer]:

@@ -14,11 +14,12 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
 from app.checkpoints.conditions import usable_of
-from app.core import audit_log, background_tasks, sharing, storage
+from app.core import audit_log, background_tasks, labels, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
+from app.core.labels import LabelChanges
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
 from app.core.principal import Principal, not_found, own, visible, visible_to
@@ -82,6 +83,15 @@ def pin(session: Session, *, principal: Principal, checkpoint_id: str, pinned: b
     own(session, Checkpoint, checkpoint_id, principal=principal)
     row = get(session, principal=principal, checkpoint_id=checkpoint_id)
     row.pinned = pinned
+    session.flush()
+    return row
+
+
+def change_labels(session: Session, *, principal: Principal, checkpoint_id: str, changes: LabelChanges) -> Checkpoint:
+    """Name, tag or describe a checkpoint. Raises PanelError: 404, 410, or 422 at the field that is wrong."""
+    own(session, Checkpoint, checkpoint_id, principal=principal)
+    row = get(session, principal=principal, checkpoint_id=checkpoint_id)
+    labels.change(session, principal, row, changes)
     session.flush()
     return row
 
@@ -203,19 +213,22 @@ def list_checkpoints(
     limit: int = 100,
     after: str | None = None,
     search: str = "",
+    tag: str = "",
     pinned: bool | None = None,
     owner: str | None = None,
     order: str = "newest",
 ) -> tuple[list[Checkpoint], str | None]:
     """The checkpoints the user may see, of one job or of all, and the cursor of the next page.
 
-    `search` is a part of the job's name.
+    `search` is a part of its name, notes, a tag or the job's name.
     """
     query = select(Checkpoint).where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     if search:
-        query = query.where(_JOB_NAME.icontains(search, autoescape=True))
+        query = query.where(labels.matches(Checkpoint, search, _JOB_NAME))
+    if tag:
+        query = query.where(labels.has_tag(Checkpoint, tag))
     if pinned is not None:
         query = query.where(Checkpoint.pinned == pinned)
     return sharing.listed(session, principal, query, Checkpoint, _ORDERS.get(order), limit, after, owner)

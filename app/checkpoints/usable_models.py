@@ -13,9 +13,9 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import storage
 from app.core.errors import PanelError, bad_field
-from app.core.formatting import number
 from app.core.i18n import _
 from app.core.json_shapes import StoredFile
+from app.core.labels import checkpoint_title
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, in_trash, is_in_trash
 from trainer.limits import Traits, limit
@@ -142,5 +142,5 @@ def named_model(session: Session, row: Model) -> NamedModel:
     if isinstance(row, ImportedModel):
         return NamedModel(row.id, row.name, f"/models/{row.id}")
     job = session.get_one(Job, row.job_id)
-    name = f"{job.name} · {_('step {n}', n=number(row.step))}"
+    name = checkpoint_title(job.name, row.step, row.name)
     return NamedModel(row.id, name, f"/checkpoints/{row.id}", tuple(job.spec.corpora))

@@ -8,6 +8,7 @@ import httpx2
 
 from .errors import BrokenDownload
 from .files import OnProgress, nothing, sha256_of
+from .labels import label_changes
 from .language import _
 from .shapes import ChangedRowsInfo, CheckpointDetails, CheckpointInfo
 from .transport import Transport, address
@@ -25,15 +26,16 @@ class Checkpoints:
         limit: int = 50,
         *,
         search: str | None = None,
+        tag: str | None = None,
         pinned: bool | None = None,
         owner: str | None = None,
         order: str | None = None,
     ) -> Iterator[CheckpointInfo]:
-        """Your checkpoints, newest first, of one job or of all, read in pages of `limit`: all, those of jobs with a
-        text in their name, that are pinned or not, or of an `owner` (own or shared). `order` is newest, name, size or
-        eval_loss.
+        """Your checkpoints, newest first, of one job or of all, read in pages of `limit`: all, those with a text in
+        their name, notes, tags or the name of their job, with a `tag`, that are pinned or not, or of an `owner` (own or
+        shared). `order` is newest, name (of the job), size or eval_loss.
         """
-        query = {"job": job_id, "q": search, "pinned": pinned, "owner": owner, "order": order}
+        query = {"job": job_id, "q": search, "tag": tag, "pinned": pinned, "owner": owner, "order": order}
         return self._transport.pages(CheckpointInfo, "/checkpoints", limit=limit, **query)
 
     def get(self, checkpoint_id: str) -> CheckpointDetails:
@@ -48,9 +50,23 @@ class Checkpoints:
         """Unpin a checkpoint."""
         return self._transport.post(CheckpointInfo, address("checkpoints", checkpoint_id, "unpin"))
 
-    def change_many(self, ids: Sequence[str], action: str) -> ChangedRowsInfo:
-        """Change up to 100 checkpoints at once, each by itself: `action` is pin, unpin or delete."""
-        return self._transport.post(ChangedRowsInfo, "/checkpoints/bulk", {"action": action, "ids": [*ids]})
+    def label(
+        self,
+        checkpoint_id: str,
+        *,
+        name: str | None = None,
+        tags: Sequence[str] | None = None,
+        notes: str | None = None,
+    ) -> CheckpointInfo:
+        """Name, tag or describe a checkpoint; what is None stays, and an empty name takes its name away."""
+        return self._transport.patch(
+            CheckpointInfo, address("checkpoints", checkpoint_id), label_changes(name, tags, notes)
+        )
+
+    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
+        """Change up to 100 checkpoints at once, each by itself: `action` is pin, unpin, delete or tag."""
+        body = {"action": action, "ids": [*ids], "tag": tag}
+        return self._transport.post(ChangedRowsInfo, "/checkpoints/bulk", body)
 
     def delete(self, checkpoint_id: str) -> None:
         """Delete a checkpoint."""

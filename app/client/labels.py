@@ -1,4 +1,4 @@
-"""The name, tags and notes that jobs, corpora, base models and tokenizers have."""
+"""The name, tags and notes that jobs, checkpoints, corpora, base models and tokenizers have."""
 
 from collections.abc import Sequence
 

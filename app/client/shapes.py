@@ -229,6 +229,9 @@ class CheckpointInfo(Shape):
     id: str
     job_id: str
     shared_by: str | None
+    name: str
+    tags: list[str]
+    notes: str
     step: int
     num_bytes: int
     metrics: JsonObject

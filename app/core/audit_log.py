@@ -45,6 +45,7 @@ Action = Literal[
     "tokenizer_renamed",
     "model_renamed",
     "job_renamed",
+    "checkpoint_renamed",
     "corpus_deleted",
     "tokenizer_deleted",
     "model_deleted",

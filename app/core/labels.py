@@ -1,4 +1,4 @@
-"""Name, tags and notes of what users keep in lists: jobs, corpora, base models and tokenizers."""
+"""Name, tags and notes of what users keep in lists: jobs, checkpoints, corpora, base models and tokenizers."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 from app.core import audit_log
 from app.core.audit_log import Action
 from app.core.errors import PanelError, bad_field
+from app.core.formatting import number
 from app.core.i18n import _
-from app.core.models import Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
 from app.core.principal import Principal, visible_to
 
@@ -19,9 +20,16 @@ MAX_TAGS = 20
 MAX_TAG_LENGTH = 40
 MAX_LISTED_TAGS = 200
 MAX_NOTES_LENGTH = 10_000
-MAX_NAME_LENGTHS: dict[type[Any], int] = {Job: 80, Corpus: 120, ImportedModel: 120, Tokenizer: 120}
+MAX_NAME_LENGTHS: dict[type[Any], int] = {
+    Job: 80,
+    Checkpoint: 80,
+    Corpus: 120,
+    ImportedModel: 120,
+    Tokenizer: 120,
+}
 RENAMED: dict[type[Any], Action] = {
     Job: "job_renamed",
+    Checkpoint: "checkpoint_renamed",
     Corpus: "corpus_renamed",
     ImportedModel: "model_renamed",
     Tokenizer: "tokenizer_renamed",
@@ -41,7 +49,8 @@ class LabelChanges(BaseModel):
 def change(session: Session, principal: Principal, row: Any, changes: LabelChanges) -> None:
     """Rename, tag or describe a row of the user's, which is locked. Raises PanelError (422) at the wrong field."""
     if changes.name is not None:
-        name = checked_name(changes.name, max_length=MAX_NAME_LENGTHS[type(row)])
+        is_unnamed = isinstance(row, Checkpoint) and not changes.name.strip()
+        name = "" if is_unnamed else checked_name(changes.name, max_length=MAX_NAME_LENGTHS[type(row)])
         if name != row.name:
             audit_log.record(session, RENAMED[type(row)], principal, subject=name, subject_id=row.id, detail=row.name)
         row.name = name
@@ -50,6 +59,12 @@ def change(session: Session, principal: Principal, row: Any, changes: LabelChang
     if changes.notes is not None:
         check_text("notes", changes.notes)
         row.notes = changes.notes.strip()
+
+
+def checkpoint_title(job_name: str, step: int, name: str = "") -> str:
+    """A checkpoint as lists and choices name it: by its own name, if it has one, its job and its step."""
+    place = f"{job_name} · {_('step {n}', n=number(step))}"
+    return f"{name} · {place}" if name else place
 
 
 def checked_tags(tags: Sequence[str]) -> list[str]:

@@ -163,7 +163,7 @@ class Tokenizer(Artifact, Labeled, Base):
     )
 
 
-class Checkpoint(Artifact, Base):
+class Checkpoint(Artifact, Labeled, Base):
     """Saved weights at a step, verified and in their final place. `metrics` holds the losses known at that step."""
 
     __tablename__ = "checkpoint"
@@ -179,6 +179,7 @@ class Checkpoint(Artifact, Base):
     metrics: Mapped[dict[str, float]]
     state: Mapped[str] = mapped_column(server_default="ready")  # corrupt: its files differ; deleted: they are gone
     pinned: Mapped[bool] = mapped_column(server_default=text("false"))  # its owner wants it kept
+    name: Mapped[str] = mapped_column(server_default="")  # that its owner gave it
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (

@@ -134,7 +134,7 @@ def _item(row: Row, job_names: dict[str, str]) -> LineageItem:
             return LineageItem(id=row.id, kind="job", name=row.name, detail=detail, href=f"/jobs/{row.id}")
         case Checkpoint():
             detail = _("step {n}", n=number(row.step))
-            name = job_names.get(row.job_id, row.id)
+            name = row.name or job_names.get(row.job_id, row.id)
             return LineageItem(id=row.id, kind="checkpoint", name=name, detail=detail, href=f"/checkpoints/{row.id}")
         case BackgroundTask():
             return _task_item(row)

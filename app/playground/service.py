@@ -25,8 +25,8 @@ from app.checkpoints import service as checkpoints
 from app.checkpoints.conditions import usable_of
 from app.core import db, queue, storage
 from app.core.errors import bad_field
-from app.core.formatting import number
 from app.core.i18n import _, ngettext
+from app.core.labels import checkpoint_title
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
@@ -317,7 +317,7 @@ def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
     loss = checkpoint.metrics.get("eval_loss")
     return ModelChoice(
         checkpoint.id,
-        f"{job.name} · {_('step {n}', n=number(checkpoint.step))}",
+        checkpoint_title(job.name, checkpoint.step, checkpoint.name),
         loss if isinstance(loss, float) else None,
         any(file.name == CHAT_TEMPLATE for file in checkpoint.manifest.files),
         job.spec.model_type in ENCODER_DECODERS,

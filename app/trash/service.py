@@ -37,6 +37,7 @@ class Kind:
 
 _OF_JOB = select(func.sum(Checkpoint.num_bytes)).where(Checkpoint.job_id == Job.id, Checkpoint.state != "deleted")
 _NAME_OF_JOB = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
+_NAME_OF_CHECKPOINT = func.concat_ws(" · ", func.nullif(Checkpoint.name, ""), _NAME_OF_JOB)
 KINDS = (
     Kind("job", Job, func.coalesce(_OF_JOB.scalar_subquery(), 0), jobs.restore),
     Kind("checkpoint", Checkpoint, Checkpoint.num_bytes, checkpoints.restore),
@@ -54,7 +55,7 @@ def _rows(principal: Principal) -> Subquery:
         columns = (
             kind.table.id.label("id"),
             literal(kind.word).label("kind"),
-            (_NAME_OF_JOB if is_checkpoint else kind.table.name).label("name"),
+            (_NAME_OF_CHECKPOINT if is_checkpoint else kind.table.name).label("name"),
             (Checkpoint.step if is_checkpoint else cast(null(), Checkpoint.step.type)).label("step"),
             cast(kind.num_bytes, BigInteger).label("num_bytes"),
             kind.table.deleted_at.label("deleted_at"),

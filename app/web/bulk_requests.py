@@ -41,14 +41,15 @@ class JobsRequest(BaseModel):
 
 
 class CheckpointsRequest(BaseModel):
-    """Checkpoints to pin, to unpin or to move to the trash."""
+    """Checkpoints to pin, to unpin, to move to the trash or to tag."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"action": "pin", "ids": ["06bv8h2m4c7k9qz1"]}]}
     )
 
-    action: Literal["pin", "unpin", "delete"]
+    action: Literal["pin", "unpin", "delete", "tag"]
     ids: RowIds
+    tag: Tag = ""
 
 
 class RowAnswer(BaseModel):

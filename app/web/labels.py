@@ -24,13 +24,14 @@ ChangeLabels = Callable[[Session, Principal, str, LabelChanges], Any]
 @dataclass(frozen=True)
 class LabelForm:
     """The form of one kind of rows, at `path`/ID/edit. `change` is the operation behind it, which returns the row;
-    `back` names the page of a row, and `help` says what else bears its name.
+    `back` names the page of a row, and `help` says what its name is for.
     """
 
     path: str
     back: str
     change: ChangeLabels
     help: str = ""
+    is_name_required: bool = True
 
     def show(self, request: Request, principal: Principal, row_id: str) -> Response:
         """The form. Raises PanelError for a row that the user cannot change."""
@@ -67,6 +68,7 @@ class LabelForm:
             address=f"{self.path}/{row_id}",
             back=translate(self.back),
             help=translate(self.help) if self.help else None,
+            is_name_required=self.is_name_required,
             values=values,
             errors={problem.field: problem.message for problem in error.fields} if error is not None else {},
         )

@@ -15,6 +15,7 @@ from app.core import storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_shapes import ModelFacts
+from app.core.labels import checkpoint_title
 from app.core.models import Checkpoint, ImportedModel, Job
 from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
 from trainer.families import FAMILIES, NETWORK_FIELDS
@@ -121,10 +122,6 @@ def _of_checkpoint(session: Session, checkpoint: Checkpoint, job: Job) -> Starti
     return StartingPoint(checkpoint.id, facts)
 
 
-def _checkpoint_name(job_name: str, step: int) -> str:
-    return f"{job_name} · {_('step {n}', n=step)}"
-
-
 def _context(config: dict[str, Any]) -> int | None:
     """The context length of one of our models, from its configuration."""
     positions = config.get("max_position_embeddings", config.get("n_positions"))
@@ -140,9 +137,11 @@ def link(session: Session, principal: Principal, base_id: str | None) -> tuple[s
         return f"/models/{model.id}", model.name
     is_visible = (Checkpoint.id == base_id, visible_to(Checkpoint.owner_id, principal))
     row = session.execute(
-        select(Checkpoint.step, Job.name).join(Job, Job.id == Checkpoint.job_id).where(*is_visible)
+        select(Checkpoint.step, Checkpoint.name.label("own_name"), Job.name)
+        .join(Job, Job.id == Checkpoint.job_id)
+        .where(*is_visible)
     ).first()
-    return (f"/checkpoints/{base_id}", _checkpoint_name(row.name, row.step)) if row is not None else None
+    return (f"/checkpoints/{base_id}", checkpoint_title(row.name, row.step, row.own_name)) if row else None
 
 
 # ---- what it decides ------------------------------------------------------------------------------------------------
@@ -246,13 +245,13 @@ def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
     models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
     choices = [BaseModelChoice(model.id, f"{model.name} · {model.facts.model_type}") for model in models]
     rows = session.execute(
-        select(Checkpoint.id, Checkpoint.step, Job.name, Job.spec)
+        select(Checkpoint.id, Checkpoint.step, Checkpoint.name.label("own_name"), Job.name, Job.spec)
         .join(Job, Job.id == Checkpoint.job_id)
         .where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
         .order_by(Checkpoint.id.desc())
         .limit(CHOICES)
     )
     for row in rows:
-        label = f"{_checkpoint_name(row.name, row.step)} · {row.spec.model_type}"
+        label = f"{checkpoint_title(row.name, row.step, row.own_name)} · {row.spec.model_type}"
         choices.append(BaseModelChoice(row.id, label))
     return choices

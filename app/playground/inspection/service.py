@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core.formatting import number
 from app.core.i18n import _
+from app.core.labels import checkpoint_title
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, Job
 from app.core.principal import Principal, visible_to
@@ -67,7 +67,7 @@ def list_models(
 
 def _checkpoint(checkpoint: Checkpoint, job: Job) -> OfferedModel:
     traits = Traits(model_type=job.spec.model_type, is_classifier=job.spec.objective == "classification")
-    label = f"{job.name} · {_('step {n}', n=number(checkpoint.step))}"
+    label = checkpoint_title(job.name, checkpoint.step, checkpoint.name)
     return OfferedModel(checkpoint.id, label, _allowed(traits), job.id, traits.turns_text)
 
 

@@ -219,9 +219,10 @@ CALLS: Calls = {
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
     "list_checkpoints": lambda client, _file: next(
-        client.checkpoints.list("j", limit=3, search="g", pinned=True, owner="shared", order="name")
+        client.checkpoints.list("j", limit=3, search="g", tag="t", pinned=True, owner="shared", order="name")
     ),
     "get_checkpoint": lambda client, _file: client.checkpoints.get("k"),
+    "change_checkpoint": lambda client, _file: client.checkpoints.label("k", name="x", tags=["a"], notes="n"),
     "pin_checkpoint": lambda client, _file: client.checkpoints.pin("k"),
     "unpin_checkpoint": lambda client, _file: client.checkpoints.unpin("k"),
     "delete_checkpoint": lambda client, _file: client.checkpoints.delete("k"),

@@ -86,7 +86,8 @@ def test_what_is_wrong_is_refused_at_its_field_and_nothing_changes(
     text = {name: ",".join(value) if name == "tags" else value for name, value in changes.items()}
     shown = alice.post(f"/{kind}/{ids[kind]}/edit", data={"name": "after", "notes": "kept text", **text})
     assert shown.status_code == 422
-    assert refused.json()["errors"][0]["message"] in shown.text
+    _field, _space, sentence = refused.json()["errors"][0]["message"].partition(" ")
+    assert sentence in shown.text  # where the label stands in place of the field's name
     assert "kept text" in shown.text or field == "notes"
     assert alice.get(f"/api/v1/{kind}/{ids[kind]}").json()["name"] == "before"
 
@@ -174,4 +175,48 @@ def test_a_new_name_is_in_the_audit_log_and_the_same_one_is_not(
     action = {"corpora": "corpus_renamed", "models": "model_renamed", "tokenizers": "tokenizer_renamed"}
     assert [(entry.action, entry.subject, entry.detail) for entry in entries] == [
         (action.get(kind, "job_renamed"), "after", "before")
+    ]
+
+
+def test_the_name_of_a_checkpoint_stands_wherever_it_is_listed_or_chosen(
+    alice: TestClient, bob: TestClient, alice_user: Person, ids: dict[str, str]
+) -> None:
+    job_id, checkpoint_id = factories.finished(alice_user, ids["corpora"], name="rhymes")
+    row = f"/api/v1/checkpoints/{checkpoint_id}"
+    assert (alice.get(row).json()["name"], alice.get(row).json()["tags"]) == ("", [])
+    sent = {"name": " first ode ", "tags": "verse", "notes": "keep this one"}
+    answer = alice.post(f"/checkpoints/{checkpoint_id}/edit", data=sent, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/checkpoints/{checkpoint_id}")
+    assert alice.get(row).json()["name"] == "first ode"
+    pages = (
+        f"/checkpoints/{checkpoint_id}",
+        "/checkpoints?tag=verse",
+        "/checkpoints?q=keep+this",
+        f"/jobs/{job_id}",
+        "/",
+        "/jobs/new",
+        "/playground",
+        "/evaluations",
+        "/playground/inspect",
+        "/deployments",
+        f"/tasks?subject={checkpoint_id}",
+        f"/lineage/{checkpoint_id}",
+    )
+    assert [page for page in pages if "first ode" not in alice.get(page).text] == []
+    assert "first ode" not in alice.get("/checkpoints?tag=absent").text
+    assert [one["id"] for one in alice.get("/api/v1/checkpoints?q=first+ode&tag=verse").json()["data"]] == [
+        checkpoint_id
+    ]
+    assert alice.get("/api/v1/checkpoints?tag=absent").json()["data"] == []
+    tagged = alice.post("/api/v1/checkpoints/bulk", json={"action": "tag", "ids": [checkpoint_id], "tag": "ode"})
+    assert (tagged.json()["num_changed"], alice.get(row).json()["tags"]) == (1, ["verse", "ode"])
+    assert bob.patch(row, json={"name": "mine"}).status_code == 404
+    assert alice.patch(row, json={"name": "x" * 81}).json()["code"] == "name_too_long"
+    assert alice.patch(row, json={"name": " "}).json()["name"] == ""  # unlike other rows, it needs none
+    assert "first ode" not in alice.get("/checkpoints").text
+    with db.transaction() as session:
+        entries = session.scalars(select(AuditEntry).where(AuditEntry.subject_id == checkpoint_id)).all()
+    assert [(entry.action, entry.subject, entry.detail) for entry in entries] == [
+        ("checkpoint_renamed", "first ode", ""),
+        ("checkpoint_renamed", "", "first ode"),
     ]
