@@ -10,6 +10,7 @@ CHINESE: dict[str, str] = {
     "Restored: {id}": "已恢复：{id}",
     "The trash is empty.": "回收站是空的。",
     "Export": "导出",
+    "done": "已完成",
     "Logged in to {url} as {name}.": "已以 {name} 的身份登录 {url}。",
     "Name": "用户名",
     "Password": "密码",

@@ -398,18 +398,21 @@ def show_log(id: Id, as_json: AsJson = False) -> None:
 
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
-CHECKPOINT = ("id", "job_id", "step", "state", "num_bytes", "kept", "metrics")
+CHECKPOINT = ("id", "name", "job_id", "step", "state", "num_bytes", "kept", "tags", "notes", "metrics")
 
 
 @command(checkpoints, "list")
 def list_checkpoints(
     job: Annotated[str | None, typer.Option(help="Only those of the job with this ID.")] = None,
+    search: Search = None,
+    tag: Tag = None,
     limit: Limit = 50,
     as_json: AsJson = False,
 ) -> None:
     """List checkpoints, newest first."""
+    columns = ("id", "job_id", "step", "name", "num_bytes", "kept")
     with connect() as client:
-        show_list(client.checkpoints.list(job), ("id", "job_id", "step", "num_bytes", "kept"), limit, as_json=as_json)
+        show_list(client.checkpoints.list(job, search=search, tag=tag), columns, limit, as_json=as_json)
 
 
 @command(checkpoints, "show")

@@ -11,6 +11,7 @@ from . import (
     deploying,
     generating,
     generating_records,
+    labeling,
     pulling,
     resources,
     submitting,
@@ -26,6 +27,7 @@ commands = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+labeling.add_commands()
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "login": account.log_in,
     "logout": account.log_out,

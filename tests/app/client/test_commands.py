@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from app.background_tasks.schemas import TaskAnswer
 from app.base_models.schemas import ModelAnswer
+from app.checkpoints.schemas import CheckpointAnswer
 from app.client.commands.root import commands
 from app.corpora.schemas import CorpusAnswer
 from app.jobs.schemas import JobAnswer
@@ -175,7 +176,7 @@ def test_curves_that_break_off_leave_no_file(monkeypatch: pytest.MonkeyPatch, tm
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("group", ["corpora", "tokenizers", "models", "jobs"])
+@pytest.mark.parametrize("group", ["corpora", "tokenizers", "models", "jobs", "checkpoints"])
 def test_lists_are_searched_and_narrowed_to_a_tag(monkeypatch: pytest.MonkeyPatch, group: str) -> None:
     nothing = answer(200, {"data": [], "next": None})
     _printed, requests = run(monkeypatch, group, "list", "--search", "gen", "--tag", "verse", answers=[nothing])
@@ -193,6 +194,40 @@ def test_an_entry_of_a_list_is_renamed(monkeypatch: pytest.MonkeyPatch, group: s
     printed, requests = run(monkeypatch, group, "rename", "r1", "Genesis", answers=[renamed])
     assert sent(requests) == [f"PATCH /{group}/r1"]
     assert printed.split() == ["id", "r1", "name", "Genesis"]
+
+
+@pytest.mark.parametrize(
+    ("group", "shape"), [*EXAMPLES.items(), ("jobs", JobAnswer), ("checkpoints", CheckpointAnswer)]
+)
+def test_an_entry_of_a_list_is_labeled(monkeypatch: pytest.MonkeyPatch, group: str, shape: Any) -> None:
+    (example,) = shape.model_json_schema()["examples"]
+    labeled = answer(200, {**example, "id": "r1", "name": "Genesis", "tags": ["verse", "old"], "notes": "why"})
+    arguments = ("label", "r1", "--name", "Genesis", "--tag", "verse", "--tag", "old")
+    printed, requests = run(monkeypatch, group, *arguments, answers=[labeled])
+    assert sent(requests) == [f"PATCH /{group}/r1"]
+    assert json.loads(requests[0].body) == {"name": "Genesis", "tags": ["verse", "old"]}
+    assert "Genesis" in printed
+    assert "why" in printed
+    _printed, requests = run(monkeypatch, group, "label", "r1", "--tag", "", answers=[labeled])
+    assert json.loads(requests[0].body) == {"tags": []}
+
+
+@pytest.mark.parametrize("group", [*EXAMPLES, "jobs", "checkpoints"])
+def test_several_entries_are_changed_and_one_that_is_not_fails_the_command(
+    monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    rows = [
+        {"id": "r1", "is_changed": True, "code": None, "message": None},
+        {"id": "r2", "is_changed": False, "code": "not_found", "message": "It is not there."},
+    ]
+    outcome = answer(200, {"action": "tag", "num_changed": 1, "data": rows})
+    arguments = ("change", "tag", "r1", "r2", "--tag", "verse")
+    printed, requests = run(monkeypatch, group, *arguments, answers=[outcome], code=1)
+    assert sent(requests) == [f"POST /{group}/bulk"]
+    assert json.loads(requests[0].body) == {"action": "tag", "ids": ["r1", "r2"], "tag": "verse"}
+    assert "It is not there." in printed
+    both = answer(200, {"action": "tag", "num_changed": 1, "data": rows[:1]})
+    run(monkeypatch, group, "change", "tag", "r1", "--tag", "verse", answers=[both])
 
 
 def test_an_archive_is_imported_and_its_job_is_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
