@@ -1,5 +1,8 @@
 """Model families and objectives: which supports which, and their limits. Standard library only."""
 
+from collections.abc import Mapping
+from typing import Any
+
 DECODERS = ("llama", "qwen2", "gpt2")
 ENCODERS = ("bert", "roberta")
 ENCODER_DECODERS = ("t5",)
@@ -43,3 +46,27 @@ CHAT_OBJECTIVES = ("chat", "dpo")
 ANSWER_OBJECTIVES = ("chat", "completion", "dpo")  # learn the answers in records
 PACKED_OBJECTIVES = ("chat", "completion")  # several records can share a sequence
 MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
+# Fields of a spec that only these objectives use; all objectives use the others.
+USED_BY = {
+    "packing": PACKED_OBJECTIVES,
+    "chat_template": CHAT_OBJECTIVES,
+    "on_record_error": CHAT_OBJECTIVES,
+    "mlm_probability": ("masked",),
+    "noise_density": ("span_corruption",),
+    "mean_noise_span_length": ("span_corruption",),
+    "dpo_beta": ("dpo",),
+    "sample_prompt": ("causal",),
+}
+# Fields that only these values of another field use.
+USED_WITH = {
+    "lora_rank": ("tuning", ("lora", "qlora")),
+    "lora_alpha": ("tuning", ("lora", "qlora")),
+    "lora_dropout": ("tuning", ("lora", "qlora")),
+    "decay_steps": ("lr_scheduler_type", ("warmup_stable_decay",)),
+}
+
+
+def uses(spec: Mapping[str, Any], name: str) -> bool:
+    """Whether a run with this spec uses a field; a spec may lack fields."""
+    other, values = USED_WITH.get(name, ("objective", USED_BY.get(name, ())))
+    return not values or other not in spec or spec[other] in values

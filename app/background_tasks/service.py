@@ -18,6 +18,7 @@ from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask
 from app.core.principal import Principal, visible, visible_to
 from app.corpora import service as corpora_service
+from app.corpora.record_kinds import kind_names
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 from trainer.limits import Limit
 
@@ -56,9 +57,10 @@ def check_corpora(
 ) -> None:
     """Raises PanelError at `field` for a corpus that cannot be evaluated on, or at `judge` for one that needs it."""
     for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=ids, field=field):
-        values = {"name": corpus.name, "kind": corpus.kind, "kinds": ", ".join(EVALUATION_KINDS)}
+        values = {"name": corpus.name}
         if corpus.kind not in EVALUATION_KINDS:
-            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values)
+            kinds = {"kind": kind_names([corpus.kind]), "kinds": kind_names(EVALUATION_KINDS)}
+            message = _("The corpus “{name}” is of the kind {kind}; choose one of {kinds}.", **values, **kinds)
             raise bad_field(field, "kind_unfit", message)
         if corpus.kind == "questions" and "judge" in corpus.progress.labels and not has_judge:
             message = _("The corpus “{name}” has questions whose answers a model judges. Choose that model.", **values)

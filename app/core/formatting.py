@@ -1,6 +1,7 @@
 """Formats numbers, sizes, times and JSON for pages and messages."""
 
 import json
+import re
 from typing import Any
 
 from babel.dates import format_datetime, format_timedelta
@@ -40,10 +41,12 @@ def instant(value: Any) -> str:
 
 
 def span(seconds: float | None) -> str:
-    """A duration in words in the reader's language, such as 3 minutes."""
+    """A duration in words in the reader's language, such as 3 minutes or 3 分钟."""
     if seconds is None:
         return "–"
-    return str(format_timedelta(seconds, threshold=1.2, locale=i18n.locale().replace("-", "_")))
+    if i18n.locale() != "zh-CN":
+        return str(format_timedelta(seconds, threshold=1.2, locale="en"))
+    return re.sub(r"(?<=\d)(?!\d)", " ", format_timedelta(seconds, threshold=1.2, locale="zh_CN", format="short"))
 
 
 def json_text(value: Any) -> str:

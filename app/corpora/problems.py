@@ -322,7 +322,7 @@ def sentence(problem: Problem) -> str:
     values: dict[str, Any] = problem.values
     if "encoding" in values:
         values["encoding"] = ENCODINGS[values["encoding"]]
-    for name in ("kind", "first_kind"):
+    for name in ("kind", "first_kind", *(["found"] if problem.code == "record_mixed" else [])):
         if values.get(name) in KIND_WORDS:
             values[name] = translate(KIND_WORDS[values[name]])
     if "limit_bytes" in values:

@@ -1,6 +1,7 @@
 """Kinds of records: their names, what their columns are, mappings of columns by hand, and records for their display."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from app.core.errors import bad_field
@@ -23,6 +24,13 @@ KIND_WORDS = {
     "questions": gettext_noop("Questions with checked answers"),
     "unpaired": gettext_noop("Judged single answers"),
 }
+
+
+def kind_names(kinds: Iterable[str]) -> str:
+    """Kinds of corpora in a sentence, as pages call them."""
+    return _(", ").join(f"“{translate(KIND_WORDS[kind])}”" for kind in kinds)
+
+
 # What a file of each kind looks like.
 LOOKS = {
     "text": gettext_noop("This looks like documents: running text."),

@@ -10,26 +10,21 @@ from app.background_tasks.pages import METRICS
 from app.background_tasks.schemas import EvaluationSettings
 from app.checkpoints.usable_models import offered_models
 from app.core import db
-from app.core.errors import FieldError, PanelError, bad_field
-from app.core.i18n import _, gettext_noop, translate
+from app.core.errors import PanelError, bad_field
+from app.core.i18n import _, translate
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.corpora.record_kinds import KIND_WORDS
 from app.evaluations import score_plot, service
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
-from app.web.forms import FormBody
+from app.web.forms import FormBody, errors_by_control
 from app.web.pages import page
 from app.web.parameters import Part, ShortText
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
 router = APIRouter()
 DEFAULTS = {"limit": "200", "num_fewshot": "0", "max_tokens": "128", "judge": ""}
-LABELS = {
-    "limit": gettext_noop("Documents per corpus"),
-    "num_fewshot": gettext_noop("Examples before each question"),
-    "max_tokens": gettext_noop("Tokens of an answer"),
-}
 Ids = Annotated[list[ShortText] | None, Query(max_length=service.MAX_MODELS, description="Models that are chosen.")]
 
 
@@ -55,13 +50,6 @@ def start_evaluations(request: Request, principal: Submitter, form: FormBody) ->
     except PanelError as error:
         return _draw(request, principal, values, error)
     return RedirectResponse("/evaluations#results", status_code=303)
-
-
-def _with_label(problem: FieldError) -> str:
-    """What is wrong with a field, by its label in the form in place of its name."""
-    label = translate(LABELS.get(problem.field, ""))
-    is_by_name = label and problem.message.startswith(f"{problem.field} ")
-    return f"{label} {problem.message.removeprefix(problem.field).lstrip()}" if is_by_name else problem.message
 
 
 def _draw(
@@ -93,6 +81,6 @@ def _draw(
         kind_words={name: translate(text) for name, text in KIND_WORDS.items()},
         values=values,
         error=error.message if error and not error.fields else "",
-        fields={problem.field: _with_label(problem) for problem in error.fields} if error else {},
+        fields=errors_by_control(error),
         **offer,
     )

@@ -46,7 +46,7 @@ from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
 from app.web.revocation import end_unless
-from trainer.families import TEXT_OBJECTIVES
+from trainer.families import TEXT_OBJECTIVES, uses
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError
@@ -436,10 +436,10 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
         (
             name,
             translate(properties[name]["title"]) if name in properties else name,
-            "–" if value in (None, "", []) else form.to_display(value),
+            form.to_cell(value),
         )
         for name, value in spec.items()
-        if name not in ("name", "corpora") and form_controls.uses(spec, name)
+        if name not in ("name", "corpora") and uses(spec, name)
     ]
 
 

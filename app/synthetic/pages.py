@@ -21,7 +21,7 @@ from app.synthetic.endpoint_schemas import ModelEndpointRequest, endpoint_answer
 from app.synthetic.schemas import DraftState, RecordCorpusRequest, RecordGenerationRequest, ResumeRequest
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
-from app.web.forms import FormBody
+from app.web.forms import FormBody, errors_by_control
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id, Part
@@ -64,8 +64,7 @@ def _index(
 
 def _errors(error: PanelError | None) -> dict[str, Any]:
     """What is wrong with each field, and in all; empty for the others."""
-    fields = {problem.field: problem.message for problem in error.fields} if error else {}
-    return {"fields": defaultdict(str, fields), "error": error.message if error and not fields else ""}
+    return {"fields": errors_by_control(error), "error": error.message if error and not error.fields else ""}
 
 
 def _values(form: Mapping[str, Any]) -> dict[str, Any]:

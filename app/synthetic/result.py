@@ -20,6 +20,7 @@ from app.core.synthetic_models import DraftRecord, RecordGeneration
 from app.core.synthetic_shapes import Synthesis
 from app.corpora import service as corpora
 from app.corpora import versions
+from app.corpora.record_kinds import kind_names
 from app.synthetic import service
 from app.synthetic.schemas import RecordCorpusRequest
 
@@ -95,7 +96,7 @@ def _base(session: Session, principal: Principal, corpus_id: str, kind: str) -> 
     if base.state != "ready":
         corpora.require_ready_corpora(session, principal=principal, ids=[corpus_id], field="corpus")
     if base.kind != kind:
-        values = {"name": base.name, "kind": base.kind, "expected": kind}
+        values = {"name": base.name, "kind": kind_names([base.kind]), "expected": kind_names([kind])}
         message = _("The corpus “{name}” is of the kind {kind}, and the records of the kind {expected}.", **values)
         raise bad_field("corpus", "kind_unfit", message)
     return base

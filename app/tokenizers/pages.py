@@ -19,12 +19,12 @@ from app.corpora import tokenizers as stored_tokenizers
 from app.tokenizers import comparison, imports, problems, service, vocabulary
 from app.tokenizers.bulk import LABELS, ROWS
 from app.tokenizers.curve_plot import plot
-from app.tokenizers.schemas import MAX_COMPARED, Tokenization, TrainRequest
+from app.tokenizers.schemas import MAX_COMPARED, MAX_SAMPLE_BYTES, MIN_SAMPLE_BYTES, Tokenization, TrainRequest
 from app.web import bulk, multipart
 from app.web.auth import Reader, Submitter
 from app.web.bulk import BulkOutcome
 from app.web.errors import form_error
-from app.web.forms import FormBody
+from app.web.forms import FormBody, errors_by_control
 from app.web.list_view import OWNERS, ListView
 from app.web.pages import handle_form_action, page
 from app.web.paging import After
@@ -33,6 +33,7 @@ from app.web.preview_process import PREVIEWS
 
 router = APIRouter()
 PAGE_ROWS = 50
+CONTROLS = {"corpora", "vocab_size", "model_kind", "special_tokens", "sample_bytes", "name", "file"}  # that show errors
 FORM_BYTES = 2**20  # of a form besides its file
 MEGABYTE = 2**20
 ALGORITHMS = {
@@ -72,6 +73,7 @@ def _index(
     outcome: BulkOutcome | None = None,
 ) -> Response:
     view = view or _view(request.query_params)
+    fields = errors_by_control(error)
     with db.transaction() as session:
         rows, cursor = stored_tokenizers.list_tokenizers(
             session,
@@ -107,8 +109,8 @@ def _index(
         tasks=tasks,
         sources={name: translate(word) for name, word in SOURCES.items()},
         corpora=[corpus for corpus in corpora if corpus.state == "ready"],
-        error=error.message if error else "",
-        fields={problem.field: problem.message for problem in error.fields} if error else {},
+        error=error.message if error and not {*fields} & CONTROLS else "",
+        fields=fields,
         values=values or {},
         endings=imports.ENDINGS,
         max_bytes=imports.MAX_BYTES,
@@ -146,9 +148,14 @@ def train(request: Request, principal: Submitter, form: FormBody) -> Response:
 def _bytes_of(megabytes: str) -> int:
     """A number of MB from a form, as bytes. Raises PanelError."""
     try:
-        return int(float(megabytes) * MEGABYTE)
+        num_bytes = int(float(megabytes) * MEGABYTE)
     except (ValueError, OverflowError):
         raise bad_field("sample_bytes", "request_invalid", _("Enter a number.")) from None
+    if not MIN_SAMPLE_BYTES <= num_bytes <= MAX_SAMPLE_BYTES:
+        low, high = (f"{size / MEGABYTE:.3g}" for size in (MIN_SAMPLE_BYTES, MAX_SAMPLE_BYTES))
+        message = _("Enter a number from {low} to {high}.", low=low, high=high)
+        raise bad_field("sample_bytes", "request_invalid", message)
+    return num_bytes
 
 
 @router.post("/tokenizers/import")

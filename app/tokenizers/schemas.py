@@ -12,7 +12,7 @@ from trainer.families import MIN_VOCAB_SIZE
 
 MAX_VOCAB_SIZE = 262_144
 MAX_SPECIAL_TOKENS = 1_000
-DEFAULT_SAMPLE_BYTES = 256 << 20
+MIN_SAMPLE_BYTES, DEFAULT_SAMPLE_BYTES, MAX_SAMPLE_BYTES = 1 << 10, 256 << 20, 4 << 30
 MAX_COMPARED = 4
 MAX_TEXT = 20_000
 
@@ -47,8 +47,8 @@ class TrainRequest(BaseModel):
     )
     sample_bytes: int = Field(
         DEFAULT_SAMPLE_BYTES,
-        ge=1 << 10,
-        le=4 << 30,
+        ge=MIN_SAMPLE_BYTES,
+        le=MAX_SAMPLE_BYTES,
         description="Most bytes of text to train on, evenly spread over the corpora.",
     )
 

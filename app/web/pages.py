@@ -14,14 +14,29 @@ from app.core import db, i18n, queue, trash
 from app.core.errors import PanelError
 from app.core.formatting import compact, file_size, instant, number, span
 from app.core.i18n import _
+from app.core.labels import checkpoint_title
 from app.core.principal import Principal
 from app.core.settings import ROOT
 from app.web import auth, navigation
+from app.web.forms import by_label
 from app.web.static_files import STATIC_PATH
 from app.web.unread import count_unread
 
 LANGUAGE_COOKIE = "athanor_language"
 THEME_COOKIE = "athanor_theme"
+
+
+# Links to forms of members, and dialogs that everybody uses: they change only a user's own account.
+MEMBER_PAGES = ("/jobs/new", "/jobs/import", "/corpora/write", "/synthetic/new")
+OWN_DIALOGS = ("revoke", "remove", "forget")
+
+
+def may_use(principal: Principal | None, href: str | None = None, dialog: str = "") -> bool:
+    """Whether a page offers a user a link or the dialog of a change: viewers only those that are not refused."""
+    if principal is None or principal.is_at_least("member"):
+        return True
+    is_for_members = (href or "").startswith(MEMBER_PAGES) or (href or "").endswith("/edit")
+    return not is_for_members and (not dialog or dialog.startswith(OWN_DIALOGS))
 
 
 def _environment() -> Environment:
@@ -39,6 +54,8 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number, bytes=file_size, instant=instant, span=span, compact=compact, language=i18n.language_name
     )
+    environment.filters["by_label"] = by_label
+    environment.globals.update(checkpoint_title=checkpoint_title, may_use=may_use)
     return environment
 
 

@@ -34,7 +34,8 @@ function showError(form, { field, message }) {
   line.className = "error";
   line.id = `field-${name}-error`;
   line.setAttribute("role", "alert");
-  line.textContent = message;
+  const label = place.querySelector("label, legend")?.textContent?.trim();
+  line.textContent = label && message.startsWith(`${name} `) ? label + message.slice(name.length) : message;
   place.append(line);
   place.closest("details")?.setAttribute("open", "");
   const [control] = findAll(place, "input:not([type=radio], [type=checkbox]), select, textarea");

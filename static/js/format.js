@@ -39,7 +39,9 @@ export function span(seconds) {
   if (seconds == null) return "–";
   const [unit, size] = unitOf(seconds);
   const count = Math.max(1, Math.round(seconds / size));
-  return new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: "long" }).format(count);
+  const isChinese = language.startsWith("zh"); // 3 秒, as the server writes it
+  const text = new Intl.NumberFormat(language, { style: "unit", unit, unitDisplay: isChinese ? "short" : "long" }).format(count);
+  return isChinese ? text.replace(/(\d)(?=\D+$)/, "$1 ") : text;
 }
 
 /**

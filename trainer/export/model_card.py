@@ -10,6 +10,7 @@ import transformers
 import yaml
 from transformers.configuration_utils import PretrainedConfig
 
+from trainer.families import uses
 from trainer.modeling.architectures import class_name, saved_class
 
 CURVES = "curves.svg"
@@ -113,7 +114,11 @@ def _body(
     if has_curves:
         parts.append(f"![Loss by step]({CURVES})")
     if spec:
-        rows = [(name, json.dumps(value, ensure_ascii=False)) for name, value in spec.items() if name not in IDS]
+        rows = [
+            (name, json.dumps(value, ensure_ascii=False))
+            for name, value in spec.items()
+            if name not in IDS and value not in (None, "", []) and uses(spec, name)
+        ]
         parts += ["## Spec", _table(("field", "value"), rows)]
     parts += [
         "## Verification",

@@ -154,7 +154,7 @@ def _different_fields(session: Session, jobs: Sequence[Job]) -> list[DifferentFi
             name=name,
             title=translate(properties[name]["title"]) if name in properties else name,
             values=[
-                form.to_display(_readable(spec[name], names) if name in CORPUS_FIELDS else spec[name]) for spec in specs
+                form.to_cell(_readable(spec[name], names) if name in CORPUS_FIELDS else spec[name]) for spec in specs
             ],
         )
         for name in TrainSpec.model_fields

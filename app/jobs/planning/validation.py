@@ -12,6 +12,7 @@ from app.core.formatting import number
 from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.core.principal import Principal
+from app.corpora.record_kinds import kind_names
 from app.jobs.planning.answers import localize
 from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
@@ -43,12 +44,11 @@ def check_kinds(spec: TrainSpec, corpora: Sequence[Corpus], field: str = "corpor
     for corpus in corpora:
         if corpus.kind not in wanted:
             message = _(
-                "The corpus “{name}” is of the kind {kind}, but the objective {objective} needs {kinds}. "
-                "Choose another corpus or another objective.",
+                "The corpus “{name}” is of the kind {kind}, but this objective learns from {kinds}. Choose another "
+                "corpus or another objective.",
                 name=corpus.name,
-                kind=corpus.kind,
-                objective=spec.objective,
-                kinds=", ".join(wanted),
+                kind=kind_names([corpus.kind]),
+                kinds=kind_names(wanted),
             )
             raise bad_field(field, "kind_unfit", message)
 

@@ -11,7 +11,8 @@ from typing import Any
 from starlette.datastructures import FormData
 
 from app.core.errors import FieldError
-from app.core.i18n import _, translate
+from app.core.i18n import _, gettext_noop, translate
+from trainer.planning.config_search import AUTO_FIELDS
 from trainer.planning.scaling_laws import Proposal
 from trainer.spec import TrainSpec, recipe, recipe_names
 
@@ -21,7 +22,20 @@ RANGE_DOTS = ".."  # between the ends of a range, in a control for several value
 MAX_DIGITS = 3  # of a number of jobs
 LOG_FACTOR = 10  # a range whose end is so many times its begin is searched by its logarithm
 SEPARATOR = re.compile("[,，;；]")  # of several values in one control
-AUTO = "auto"  # how the form writes both a null and a field that Athanor chooses
+# How the form sends both a null and a field that Athanor chooses; it may be typed in the reader's language, too.
+AUTO = "auto"
+# Values of fields that are words rather than names of methods, as they are shown.
+CHOICE_WORDS = {
+    AUTO: gettext_noop("auto"),
+    "low": gettext_noop("low"),
+    "normal": gettext_noop("normal"),
+    "high": gettext_noop("high"),
+    "skip": gettext_noop("skip"),
+    "stop": gettext_noop("stop"),
+    "cosine": gettext_noop("cosine"),
+    "linear": gettext_noop("linear"),
+    "constant": gettext_noop("constant"),
+}
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,13 @@ def read_form(form: FormData) -> SubmittedForm:
     # Each of several corpora has a control for its weight; an empty one counts as 1 beside others.
     weights = [fields.get(f"weight-{corpus}", "").strip() for corpus in lists[0]]
     if len(weights) > 1 and any(weights):
-        fields["corpus_weights"] = ", ".join(weight or "1" for weight in weights)
+        fields["corpus_weights"] = ", ".join(_with_point(weight) or "1" for weight in weights)
     return SubmittedForm(fields, *lists)
+
+
+def _with_point(weight: str) -> str:
+    """The text of one number with a point where it has a decimal comma, such as 0,5; 1,000 could be a thousand."""
+    return re.sub(r"^(?![1-9]\d{0,2},\d{3}$)(\d*)[,，](\d+)$", r"\1.\2", weight)
 
 
 def to_partial_spec(form: SubmittedForm) -> dict[str, Any]:
@@ -102,6 +121,8 @@ def to_partial_spec(form: SubmittedForm) -> dict[str, Any]:
     spec: dict[str, Any] = {} if form.origin_id else {"recipe": form.recipe}
     for name, schema in properties().items():
         text = form.fields.get(name, "").strip()
+        if text == _("auto") and (schema["nullable"] or name in AUTO_FIELDS):
+            text = AUTO
         if text and name not in ("recipe", *LISTS):
             spec[name] = _parse(text, schema)
     return spec | {name: list(ids) for name in LISTS if (ids := getattr(form, name))}
@@ -249,6 +270,8 @@ def _fields_of(spec: Mapping[str, Any]) -> dict[str, str]:
 
 def to_form_value(value: Any) -> str:
     """A value of a spec as the form sends it."""
+    if value is None or isinstance(value, str):
+        return AUTO if value is None else value
     return str(value).lower() if isinstance(value, bool) else to_display(value)
 
 
@@ -258,7 +281,13 @@ def to_display(value: Any) -> str:
         return _("yes") if value else _("no")
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return AUTO if value is None else str(value)
+    word = str(AUTO if value is None else value)
+    return translate(CHOICE_WORDS.get(word, word))
+
+
+def to_cell(value: Any) -> str:
+    """A value of a spec in a table: a dash where nothing is set."""
+    return "–" if value in (None, "", []) else to_display(value)
 
 
 # ---- errors ---------------------------------------------------------------------------------------------------------

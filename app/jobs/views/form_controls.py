@@ -9,29 +9,11 @@ from app.core.i18n import _, gettext_noop, translate
 from app.jobs.planning.base_model import StartingPoint
 from app.jobs.planning.validation import FIELDS_FIXED_ON_RESUME
 from app.jobs.views.form import AUTO, Origin, SubmittedForm, is_searchable, properties, to_display
-from trainer.families import CHAT_OBJECTIVES, NETWORK_FIELDS, PACKED_OBJECTIVES
+from trainer.families import NETWORK_FIELDS, USED_BY, USED_WITH
 from trainer.planning import plan, scaling_laws
 from trainer.planning.config_search import AUTO_FIELDS
 from trainer.spec import example_spec, fill_from_recipe, recipe_names, replace_fields
 
-# Fields that only these objectives use; all objectives use the others.
-USED_BY = {
-    "packing": PACKED_OBJECTIVES,
-    "chat_template": CHAT_OBJECTIVES,
-    "on_record_error": CHAT_OBJECTIVES,
-    "mlm_probability": ("masked",),
-    "noise_density": ("span_corruption",),
-    "mean_noise_span_length": ("span_corruption",),
-    "dpo_beta": ("dpo",),
-    "sample_prompt": ("causal",),
-}
-# Fields that only these values of another field use.
-USED_WITH = {
-    "lora_rank": ("tuning", ("lora", "qlora")),
-    "lora_alpha": ("tuning", ("lora", "qlora")),
-    "lora_dropout": ("tuning", ("lora", "qlora")),
-    "decay_steps": ("lr_scheduler_type", ("warmup_stable_decay",)),
-}
 GROUPS = {
     "job": gettext_noop("Job"),
     "data": gettext_noop("Data"),
@@ -89,6 +71,7 @@ OUTSIDE_GROUPS = (
     "base_model",
     "resume_from_checkpoint",
 )
+SEARCH_FIELDS = ("num_jobs", "parallel_jobs")  # of a hyperparameter search
 LONG_TEXT = 1_000  # characters: what may be longer is typed into several lines
 FIXED_BY_BASE = (*NETWORK_FIELDS, "vocab_size")
 
@@ -146,7 +129,7 @@ class FormContext:
     def defaults(self) -> Mapping[str, Any]:
         """The values that empty controls stand for."""
         entered = {name: self.form.fields.get(name, "").strip() for name in ("max_steps", "num_train_epochs")}
-        chosen = {name: text for name, text in entered.items() if text not in ("", AUTO)}
+        chosen = {name: text for name, text in entered.items() if text not in ("", AUTO, to_display(None))}
         if self.origin is not None:
             return replace_fields(self.origin.spec, chosen)
         start = {"base_model": self.base.id} if self.base is not None else {}
@@ -175,7 +158,7 @@ class FormContext:
 
     def shown_fields(self) -> list[str]:
         """The fields that are visible, with their errors, on the page."""
-        apart = ["name", "resume_from_checkpoint"] if self.origin is not None else OUTSIDE_GROUPS
+        apart = ["name", "resume_from_checkpoint"] if self.origin is not None else (*OUTSIDE_GROUPS, *SEARCH_FIELDS)
         return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
 
     def uses(self, name: str) -> bool:
@@ -186,12 +169,6 @@ class FormContext:
             other, values = USED_WITH[name]
             return (self.form.fields.get(other, "").strip() or self.defaults[other]) in values
         return name not in USED_BY or self.objective in USED_BY[name]
-
-
-def uses(spec: Mapping[str, Any], name: str) -> bool:
-    """Whether a job with this complete spec uses a field."""
-    other, values = USED_WITH.get(name, ("objective", USED_BY.get(name, (spec["objective"],))))
-    return spec[other] in values
 
 
 def groups(context: FormContext) -> list[Group]:
@@ -213,7 +190,7 @@ def groups(context: FormContext) -> list[Group]:
 def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control:
     choices, is_long = _choices(name, schema), schema.get("maxLength", 0) > LONG_TEXT
     default = context.defaults[name]
-    placeholder = context.planned.get(name, AUTO) if default is None else to_display(default)
+    placeholder = context.planned.get(name, to_display(None)) if default is None else to_display(default)
     lock_reason = context.lock_reason(name)
     attrs: dict[str, Any] = {"disabled": True} if lock_reason else {}
     if not choices:
@@ -246,7 +223,7 @@ def _choices(name: str, schema: dict[str, Any]) -> list[tuple[str, str]]:
     if schema.get("type") == "boolean":
         choices = [("true", to_display(True)), ("false", to_display(False))]
     else:
-        choices = [(str(choice), str(choice)) for choice in schema.get("enum", [])]
+        choices = [(str(choice), to_display(choice)) for choice in schema.get("enum", [])]
     return [(AUTO, _("auto (recommended)")), *choices] if choices and name in AUTO_FIELDS else choices
 
 

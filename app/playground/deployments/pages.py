@@ -17,7 +17,7 @@ from app.playground.deployments import calls, service
 from app.playground.deployments.schemas import DeploymentChange, DeploymentRequest
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
-from app.web.forms import FormBody
+from app.web.forms import FormBody, errors_by_control
 from app.web.pages import page
 from app.web.paging import After
 from app.web.parameters import Id, Part, ShortText
@@ -56,16 +56,11 @@ def _index(
         names=dict(models),
         models=models,
         values=defaultdict(str, values),
-        fields=_messages(error),
+        fields=errors_by_control(error),
         error=error.message if error and not error.fields else "",
         next=following,
         after=after,
     )
-
-
-def _messages(error: PanelError | None) -> defaultdict[str, str]:
-    """What is wrong with each field; empty for the others."""
-    return defaultdict(str, {problem.field: problem.message for problem in error.fields} if error else {})
 
 
 def _models(session: Any, principal: Principal) -> list[tuple[str, str]]:
@@ -124,7 +119,7 @@ def _show(
             most=max((hour.requests for hour in hours), default=0),
             models=models,
             names=dict(models),
-            fields=_messages(error),
+            fields=errors_by_control(error),
             error=error.message if error and not error.fields else "",
             address=str(request.base_url).rstrip("/"),
         )

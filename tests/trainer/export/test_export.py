@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,15 @@ FACTS: dict[str, Any] = {
     "name": "Furnace | one",
     "step": 150,
     "license": "apache-2.0",
-    "spec": {"objective": "causal", "base_model": "06e9x2m4q8r7t5vw", "learning_rate": 0.01},
+    "spec": {
+        "objective": "causal",
+        "base_model": "06e9x2m4q8r7t5vw",
+        "learning_rate": 0.01,
+        "num_train_epochs": None,
+        "dpo_beta": 0.1,
+        "tuning": "full",
+        "lora_rank": 8,
+    },
     "base_model": "somebody/furnace",
     "metrics": {"eval_loss": 3.5},
     "corpora": [{"name": "King James", "kind": "text", "num_documents": 1, "num_text_bytes": 9, "text_sha256": "ab"}],
@@ -85,6 +94,8 @@ def test_the_model_card_states_data_metrics_and_spec(trained: RunDir, tmp_path: 
     }
     assert "| King James | text | 1 | 9 | ab |" in body
     assert "| learning_rate | 0.01 |" in body
+    assert '| tuning | "full" |' in body
+    assert not re.search("dpo_beta|lora_rank|num_train_epochs|null", body), "what the run did not use is left out"
     assert "06e9x2m4q8r7t5vw" not in body  # an identifier of the panel
     assert "LlamaForCausalLM.from_pretrained" in body
     assert (tmp_path / "out/curves.svg").read_text().count("<polyline") == 2

@@ -116,9 +116,9 @@ def test_one_record_needs_a_validation_corpus(alice_user: Person, alice_api: Tes
 @pytest.mark.parametrize(
     ("kind", "fields", "sentence"),
     [
-        ("chat", {}, "is of the kind chat, but the objective causal needs text, classification"),
-        ("text", {"recipe": "chat"}, "is of the kind text, but the objective chat needs chat"),
-        ("chat", {"recipe": "classifier"}, "but the objective classification needs classification"),
+        ("chat", {}, "is of the kind “Conversations”, but this objective learns from “Text”, “Texts with labels”"),
+        ("text", {"recipe": "chat"}, "is of the kind “Text”, but this objective learns from “Conversations”"),
+        ("chat", {"recipe": "classifier"}, "but this objective learns from “Texts with labels”"),
     ],
 )
 def test_a_corpus_of_another_kind_is_refused(

@@ -6,6 +6,7 @@ import pytest
 from starlette.datastructures import FormData
 
 from app.core.errors import FieldError
+from app.core.i18n import use_locale
 from app.core.json_shapes import ModelFacts
 from app.jobs.planning.base_model import StartingPoint
 from app.jobs.views import form, form_controls
@@ -48,6 +49,8 @@ def test_the_weights_beside_corpora_become_one_list() -> None:
 
     assert weights(("weight-1", "3"), ("weight-2", " 0.5 ")) == [3.0, 0.5]
     assert weights(("weight-1", ""), ("weight-2", "2")) == [1.0, 2.0]
+    assert weights(("weight-1", "0,5"), ("weight-2", ",25")) == [0.5, 0.25]
+    assert weights(("weight-1", "1,000"), ("weight-2", "2")) == [1, 0, 2]  # which the spec refuses
     assert weights(("weight-1", ""), ("weight-2", "")) is None
     assert weights(("weight-2", "much")) == [1.0, "much"]  # which the spec refuses
     assert weights(("weight-9", "2")) is None  # of a corpus that is not chosen any more
@@ -94,6 +97,18 @@ def test_an_id_is_cut_to_what_a_query_can_hold() -> None:
 )
 def test_a_control_gives_the_json_value_of_its_text(name: str, text: str, value: object) -> None:
     assert form.to_partial_spec(SubmittedForm({name: f" {text} "}))[name] == value
+
+
+def test_auto_is_read_and_shown_in_the_language_of_the_reader() -> None:
+    with use_locale("zh-CN"):
+        read = form.to_partial_spec(
+            SubmittedForm({"max_steps": "自动", "per_device_batch_size": "自动", "name": "自动"})
+        )
+        assert (read["max_steps"], read["per_device_batch_size"], read["name"]) == (None, "auto", "自动")
+        context = FormContext(SubmittedForm({"recipe": "tiny"}), {})
+        controls = [control for group in form_controls.groups(context) for control in group.controls]
+        assert "自动" in [control.placeholder for control in controls]
+        assert not [control for control in controls if "auto" in control.placeholder + control.help]
 
 
 def test_a_job_that_continues_names_no_recipe() -> None:

@@ -202,7 +202,7 @@ def test_a_file_has_records_of_one_kind() -> None:
     with pytest.raises(BadLine) as caught:
         shape.document({"text": "a"})
     assert problems.sentence(Problem(**caught.value.problem)).startswith(
-        "This record is of the kind text, but the file starts with"
+        "This record is of the kind Text, but the file starts with Texts with labels."
     )
 
 
