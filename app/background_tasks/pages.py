@@ -102,11 +102,11 @@ def _index(
         kinds={name: translate(word) for name, word in KINDS.items()},
         query=urlencode({name: value for name, value in query.items() if value is not None}),
         metric_words={name: translate(text) for name, text in METRICS.items()},
-        num_documents={corpus.id: corpus.num_documents for corpus in corpora if corpus.state == "ready"},
+        corpora={corpus.id: corpus for corpus in corpora if corpus.state == "ready" and corpus.num_documents},
         failures={row.id: failures.sentence(row.failure) for row in rows if row.failure},
         next=following,
         after=after,
-        error=error.message if error else "",
+        error=error.message if error and not error.fields else "",
         fields=errors_by_control(error),
         **forms,
     )

@@ -170,6 +170,13 @@ def test_an_offered_encoding_can_be_chosen(alice: TestClient, upload: Upload) ->
     assert "国破山河在" in alice.get(f"/corpora/{corpus['id']}").text
 
 
+def test_a_file_of_white_space_is_not_offered_in_another_encoding(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b" \n\t \r\n" * 9, "blank.txt")
+    page = alice.get(f"/corpora/{corpus['id']}").text
+    assert "the file has no text" in page
+    assert f'action="/corpora/{corpus["id"]}/parse"' not in page
+
+
 def test_an_invalid_request_is_reported_on_the_page(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b"\xff\xff", "x.txt")
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"encoding": "klingon"})

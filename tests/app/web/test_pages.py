@@ -3,6 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from app.core.principal import Principal
+from app.web.pages import templates
+
 TEMPLATES = Path(__file__).parents[3] / "templates"
 DELETING = re.compile(r'<form[^>]*action="[^"]*/(?:delete|remove|revoke|disconnect)"[^>]*>.*?</form>', re.DOTALL)
 # Forms whose button opens a dialog, that ask on a page of their own, and logins, which can be made again.
@@ -38,3 +43,31 @@ def test_each_dialog_has_a_button_that_opens_it() -> None:
             start = identifier[1] if identifier else "delete"
             opener = re.compile(rf'"data-dialog": "{start}|data-dialog="{start}')
             assert opener.search(text), f"{path.name}: nothing opens the dialog {start}"
+
+
+@pytest.mark.parametrize(
+    ("drawn", "for_viewers"),
+    [
+        ('ui.button("x", href="/jobs/new?recipe=tiny")', False),
+        ('ui.button("x", href="/jobs")', True),
+        ('ui.edit_button("/corpora/c")', False),
+        ('ui.button("x", type="button", attrs={"data-dialog": "delete"})', False),
+        ('ui.deletion("/corpora/c/delete", "x", "y")', False),
+        ('ui.button("x", type="button", attrs={"data-dialog": "revoke-t"})', True),
+        ('ui.deletion("/account/tokens/t/revoke", "x", "y", id="revoke-t")', True),
+    ],
+)
+def test_viewers_get_no_buttons_of_what_they_are_refused(drawn: str, for_viewers: bool) -> None:
+    template = templates.env.from_string('{% import "_ui.html" as ui with context %}{{ ' + drawn + " }}")
+    viewer, member = (Principal("u", role, role, frozenset(), by_cookie=True) for role in ("viewer", "member"))
+    assert bool(template.render(principal=viewer).strip()) == for_viewers
+    assert template.render(principal=member).strip()
+    assert template.render(principal=None).strip()  # the live parts of a job are the same for everybody
+
+
+@pytest.mark.parametrize(
+    ("kind", "n", "words"), [("text", 1, "1 document"), ("chat", 60, "60 records"), ("dpo", 1, "1 record")]
+)
+def test_what_a_corpus_holds_is_named_by_its_kind(kind: str, n: int, words: str) -> None:
+    template = templates.env.from_string('{% import "_ui.html" as ui %}{{ ui.num_documents(kind, n) }}')
+    assert template.render(kind=kind, n=n) == words
