@@ -25,7 +25,7 @@ from app.tokenizers import service as tokenizers
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.synthetic.conftest import record_settings
-from tests.routes import routes
+from tests.routes import NO_ROWS, body_of, headers_of, query_of, routes
 from tests.users import Person
 
 MARK = "Sesame"  # in the name of everything of Alice's
@@ -196,35 +196,16 @@ def imported_model(person: Person, name: str) -> ImportedModel:
     return ImportedModel(owner_id=person.id, name=name, source="upload", state="ready", facts=facts, sha256=SHA256)
 
 
-TUS = {
-    "Tus-Resumable": "1.0.0",
-    "Content-Type": "application/offset+octet-stream",
-    "Upload-Offset": "0",
-    "X-HTTP-Method-Override": "PATCH",
-}
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
 FOR_ADMINS = r"\{(user|invitation|service)_id\}|everyones"
-NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
 LISTS = [
     path for method, path in routes() if method == "GET" and "{" not in path and path != "/notices/events"
 ]  # which does not end
 
 
-CLEANING = b'{"steps": [{"name": "fix_unicode"}]}'
-ENDPOINT = b'{"name": "teacher", "base_url": "https://example.com/v1", "model": "large"}'
-NAME = b'{"name": "another"}'
-BODIES = {
-    **{f"/api/v1/{base}": NAME for base in ("corpora/{corpus_id}", "models/{model_id}", "tokenizers/{tokenizer_id}")},
-    "/api/v1/corpora/{corpus_id}/clean": CLEANING,
-    "/api/v1/corpora/{corpus_id}/preview-cleaning": CLEANING,
-    "/api/v1/model-endpoints/{model_endpoint_id}": ENDPOINT,
-    "/api/v1/record-generations/{generation_id}/review": b'{"state": "accepted"}',
-}
-
-
 def path_of(path: str, ids: Ids) -> str:
-    return path.format(**vars(ids), name="config.json", step=1) + ("?q=text" if path.endswith("/search") else "")
+    return path.format(**vars(ids), name="config.json", step=1) + query_of(path)
 
 
 def test_every_kind_of_row_has_routes() -> None:
@@ -253,8 +234,7 @@ def fingerprint() -> list[Any]:
 @pytest.mark.parametrize(("method", "path"), WITH_ID)
 def test_a_foreign_id_is_not_found(ids: Ids, bob: TestClient, method: str, path: str) -> None:
     before = fingerprint()
-    headers = TUS if path.startswith("/api/v1/uploads") else {"Content-Type": "application/json"}
-    answer = bob.request(method, path_of(path, ids), content=BODIES.get(path, b"{}"), headers=headers)
+    answer = bob.request(method, path_of(path, ids), content=body_of(path), headers=headers_of(path))
     assert answer.status_code == (403 if re.search(FOR_ADMINS, path) else 404), answer.text
     assert MARK not in answer.text
     assert fingerprint() == before
@@ -431,7 +411,7 @@ def move_to_trash(ids: Ids, deleted_at: Any) -> None:
 def test_what_is_in_the_trash_is_not_found(trashed: Ids, alice: TestClient, method: str, path: str) -> None:
     before = fingerprint()
     headers = {"Content-Type": "application/json"}
-    answer = alice.request(method, path_of(path, trashed), content=BODIES.get(path, b"{}"), headers=headers)
+    answer = alice.request(method, path_of(path, trashed), content=body_of(path), headers=headers)
     assert answer.status_code == 404, answer.text
     assert fingerprint() == before
 

@@ -33,7 +33,6 @@ OPEN = {
     "/works{rest:path}",
 }
 ENDLESS = "/notices/events"  # is for every role
-TUS = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
 REFUSAL = re.compile("Your role is (viewer|member)|Only an owner")
 READ_ONLY = (
     "Your role is viewer: you can read, but not start or change anything. Ask an administrator for the role member."
@@ -71,7 +70,7 @@ def test_the_routes_for_visitors_are_these() -> None:
 def send(client: TestClient, method: str, path: str) -> tuple[int, str]:
     """Status and text of the answer to an empty request about rows that do not exist."""
     address = re.sub(r"\{[^}]+\}", "0", path)
-    headers = TUS if path.startswith("/api/v1/uploads") else {"Content-Type": "application/json"}
+    headers = routes.headers_of(path)
     if not path.startswith(("/api/", "/v1/")):
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = client.request(
