@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
-from trainer.planning.scaling_laws import propose
+from trainer.planning.proposals import BUDGETS, TextData, propose, propose_each
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, resolve
 
@@ -34,6 +34,7 @@ def main() -> None:
     """Print a line for each kind of plan."""
     tiny = resolve({"recipe": "tiny", "corpora": ["c"]})
     seven = resolve({"recipe": "llama-7b", "corpora": ["c"], "num_processes": 4})
+    text = TextData(num_bytes=GB)
     trip = milliseconds(lambda: TrainSpec.model_validate_json(tiny.model_dump_json()), PLANS)
     print(f"{'round trip of a spec through JSON':48} {trip:8.3f} ms")
     for name, work, count in (
@@ -43,7 +44,8 @@ def main() -> None:
             lambda: plan(seven, 32_000, CARDS, TrainingData(num_bytes=GB)),
             PLANS,
         ),
-        ("a proposal for a text and a time", lambda: propose(GB, CARDS, 86_400), min(20, PLANS)),
+        ("a proposal for a text and a time", lambda: propose(text, CARDS, 86_400), min(20, PLANS)),
+        ("proposals for all times of the curve", lambda: propose_each(text, CARDS, BUDGETS), min(20, PLANS)),
     ):
         each = milliseconds(work, count)
         print(f"{name:48} {each:8.3f} ms, {each / trip:6.1f} x the round trip, a thousand in {each:.2f} s")

@@ -172,12 +172,12 @@ def _node(arguments: argparse.Namespace) -> Any:
 
 
 def _propose(arguments: argparse.Namespace) -> int:
-    from trainer.planning.scaling_laws import propose
+    from trainer.planning.proposals import TextData, propose
 
     node = _node(arguments)
     if node is None:
         raise ValueError("give --memory-bytes and, if known, the other arguments of the machine")
-    print(propose(arguments.text_bytes, node, arguments.seconds).model_dump_json(indent=2))
+    print(propose(TextData(num_bytes=arguments.text_bytes), node, arguments.seconds).model_dump_json(indent=2))
     return EXIT_OK
 
 

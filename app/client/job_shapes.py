@@ -225,10 +225,33 @@ class ProposalInfo(Shape):
     """A partial spec to plan or to submit, with the reason of each choice."""
 
     spec: JsonObject
+    vocab_size: int
     num_parameters: int
     num_tokens: int
     seconds: float
+    expected_loss: float
+    bits_per_byte: float
+    limit: str
     reasons: dict[str, str]
+
+
+class ProposalPointInfo(Shape):
+    """What is proposed for a training time."""
+
+    budget_seconds: float
+    seconds: float
+    num_parameters: int
+    num_tokens: int
+    expected_loss: float
+    bits_per_byte: float
+    limit: str
+
+
+class ProposalCurveInfo(Shape):
+    """The expected loss by training time, and where it comes from."""
+
+    points: list[ProposalPointInfo]
+    reason: str
 
 
 class PreviewPartInfo(Shape):

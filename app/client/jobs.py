@@ -26,6 +26,7 @@ from .job_shapes import (
     MetricsInfo,
     OriginInfo,
     PlanInfo,
+    ProposalCurveInfo,
     ProposalInfo,
     SampleInfo,
     SearchInfo,
@@ -85,6 +86,13 @@ class Jobs:
     def propose(self, corpora: Sequence[str], seconds: float) -> ProposalInfo:
         """Propose a model for corpora and a training time."""
         return self._transport.post(ProposalInfo, "/jobs/propose", {"corpora": list(corpora), "seconds": seconds})
+
+    def propose_curve(self, corpora: Sequence[str], seconds: Sequence[float] | None = None) -> ProposalCurveInfo:
+        """The expected loss by training time; by default for times from a minute to a week."""
+        body: dict[str, Any] = {"corpora": list(corpora)}
+        if seconds is not None:
+            body["seconds"] = list(seconds)
+        return self._transport.post(ProposalCurveInfo, "/jobs/propose-curve", body)
 
     def preview_template(
         self,

@@ -392,6 +392,7 @@ class PlannedCost(_Stored):
     memory_bytes: PlannedEstimate
     host_bytes: int | None = None
     step_seconds: PlannedEstimate
+    startup_seconds: PlannedEstimate | None = None  # before the first step; None of jobs that were planned without it
     memory_correction: float
     time_correction: float
 

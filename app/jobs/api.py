@@ -171,6 +171,18 @@ def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.P
     return answers.propose_answer(request.corpora, proposal)
 
 
+@router.post(
+    "/jobs/propose-curve",
+    tags=["jobs"],
+    responses=errors("no_node", "too_little", "corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_twice"),
+)
+def propose_curve(principal: Reader, request: answers.ProposalCurveRequest) -> answers.ProposalCurveAnswer:
+    """Compare training times: the expected loss of what `propose` proposes for each of them."""
+    with db.transaction() as session:
+        proposals = service.propose_each(session, principal=principal, corpora=request.corpora, budgets=request.seconds)
+    return answers.proposal_curve_answer(request.seconds, proposals)
+
+
 @router.get("/jobs", tags=["jobs"], responses=errors("state_unknown"))
 def list_jobs(
     principal: Reader,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy.orm import Session
 
@@ -28,6 +29,16 @@ class FormPlan:
 
     answer: PlanAnswer | None = None
     problem: PanelError | None = None
+    is_vocab_doubtful: bool = False
+
+    @property
+    def fix(self) -> dict[str, Any]:
+        """The changes of a spec that its button offers; empty if there are none."""
+        if self.is_vocab_doubtful or (self.problem is not None and self.problem.code == "vocab_too_large"):
+            return {"vocab_size": None}
+        if self.answer is not None and self.answer.fits is False:
+            return self.answer.changes or {}
+        return {}
 
 
 def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) -> FormPlan:
@@ -47,7 +58,7 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
         validation.check_disk(session, principal, resolved.plan)
     except PanelError as error:
         return FormPlan(answer, error)
-    return FormPlan(answer)
+    return FormPlan(answer, is_vocab_doubtful=any(note.code == "vocab_doubtful" for note in resolved.plan.notes))
 
 
 def as_panel_error(error: SpecError) -> PanelError:

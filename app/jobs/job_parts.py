@@ -40,7 +40,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),
         "history": history[::-1],
         "attempts": {attempt.fence: attempt for attempt in attempts},
-        "compared": accuracy.compared(job.facts),
+        "compared": accuracy.compared(job.facts, job.progress),
         "corpus_names": corpus_names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
         "forwardings": [forwarding_answer(*row) for row in forwarding.list_forwardings(session, job_id=job.id)],

@@ -48,6 +48,7 @@ from app.web.preview_process import PREVIEWS
 from app.web.revocation import end_unless
 from trainer.families import TEXT_OBJECTIVES, uses
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.planning.proposals import BUDGETS
 from trainer.spec import MAX_STEPS, recipe, recipe_names
 from trainer.spec_errors import SpecError
 
@@ -55,9 +56,6 @@ router = APIRouter(route_class=StrictRoute)
 
 SAMPLES_SHOWN = 8  # of a batch
 MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows
-
-
-PROPOSAL_SECONDS = (600, 3600, 28_800, 86_400, 259_200, 604_800)
 
 
 # ---- a new job ------------------------------------------------------------------------------------------------------
@@ -115,19 +113,9 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origi
 
 
 @router.post("/jobs/plan")
-def plan_form(
-    request: Request,
-    principal: Reader,
-    form_data: FormBody,
-    fit: Annotated[bool, Query(description="Make the cheapest change that makes the job fit.")] = False,
-) -> Response:
+def plan_form(request: Request, principal: Reader, form_data: FormBody) -> Response:
     """The form as it was sent, with its plan and its errors. The page's script takes these over while one types."""
-    submitted = form.read_form(form_data)
-    if fit:
-        with db.transaction() as session:
-            answer = form_plan.make_plan(session, principal, submitted).answer
-        submitted = form.with_values(submitted, (answer and answer.changes) or {})
-    return _draw_form(request, principal, submitted)
+    return _draw_form(request, principal, form.read_form(form_data))
 
 
 @router.post("/jobs/propose")
@@ -135,7 +123,7 @@ def propose(request: Request, principal: Reader, form_data: FormBody) -> Respons
     """The form filled in with a model for the corpora and the time that were chosen."""
     submitted = form.read_form(form_data)
     selected = submitted.fields.get("proposal_seconds", "")
-    seconds = next((choice for choice in PROPOSAL_SECONDS if str(choice) == selected), 3600)
+    seconds = next((choice for choice in BUDGETS if str(choice) == selected), 3600)
     if not submitted.corpora:
         return _draw_form(request, principal, submitted, proposal_error=_("Choose at least one corpus."))
     try:
@@ -287,6 +275,7 @@ def _draw_form(
         base=context.base,
         errors=errors,
         plan=form_plan.with_titles(plan.answer),
+        fix=form.fix_value(plan.fix),
         note=form_plan.explain(plan.problem, errors, context.shown_fields()),
         is_refused=refusal is not None,
         recipes=form_controls.recipe_cards(),
@@ -303,7 +292,7 @@ def _draw_form(
         base_models=[(choice.id, choice.label) for choice in choices],
         proposal=proposal,
         proposal_error=proposal_error,
-        proposal_seconds=PROPOSAL_SECONDS,
+        proposal_seconds=BUDGETS,
         key=submitted.fields.get("key") or new_id(),
     )
 

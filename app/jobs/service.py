@@ -6,7 +6,8 @@ What an attempt does to its job is in attempts/attempts.py, what the scheduler d
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,10 +38,11 @@ from app.jobs.planning import accuracy, base_model, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
 from trainer.formats.messages import Message, message
-from trainer.planning import hardware, scaling_laws
+from trainer.planning import hardware, proposals
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
 from trainer.planning.plan import MESSAGES, Plan, plan
-from trainer.planning.scaling_laws import Proposal, choose_vocab_size
+from trainer.planning.proposals import Proposal
+from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
@@ -91,6 +93,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     if spec.tokenizer is not None:
         tokenizer = stored_tokenizers.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
     validation.check_size(spec, corpora)
+    validation.check_vocab_size(session, principal, spec, corpora)
     if origin is not None and parent is not None:
         spec = validation.with_steps_of(spec, parent)
         validation.check_origin(spec, parent.spec, parent.tokenizer_id, origin)
@@ -103,7 +106,7 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
         spec = _with_chosen_fields(spec, vocab_size, node, auto_fields, data)
     job_plan = _plan(spec, vocab_size, node, data, base, origin.step if origin is not None else 0)
     validation.check_steps(spec, job_plan)
-    job_plan.notes.extend(_rare_labels(spec, corpora))
+    job_plan.notes.extend([*_rare_labels(spec, corpora), *validation.vocab_notes(spec, corpora)])
     return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
 
 
@@ -199,16 +202,33 @@ def _rare_labels(spec: TrainSpec, corpora: Sequence[Corpus]) -> list[Message]:
 
 
 def propose(session: Session, *, principal: Principal, corpora: Sequence[str], seconds: float) -> Proposal:
-    """A model for these corpora and this time, on the largest machine there is.
+    """A model for these corpora and this time, on the largest machine there is. Raises as `propose_each`."""
+    with _proposable(session, principal, corpora) as (text, node):
+        return proposals.propose(text, node, seconds)
+
+
+def propose_each(
+    session: Session, *, principal: Principal, corpora: Sequence[str], budgets: Sequence[float]
+) -> list[Proposal]:
+    """A model for these corpora and each of several times in seconds, on the largest machine there is.
 
     Raises PanelError (409) without a machine, and at `corpora` if the text or the memory is too small.
     """
-    texts = corpora_service.require_ready_corpora(session, principal=principal, ids=corpora)
+    with _proposable(session, principal, corpora) as (text, node):
+        return proposals.propose_each(text, node, budgets)
+
+
+@contextmanager
+def _proposable(
+    session: Session, principal: Principal, ids: Sequence[str]
+) -> Iterator[tuple[proposals.TextData, hardware.NodeHardware]]:
+    """The text of corpora and the machine to propose for; turns what makes that impossible into a PanelError."""
+    corpora = corpora_service.require_ready_corpora(session, principal=principal, ids=ids)
     node = nodes.for_a_plan(session, 1)
     if node is None:
         raise PanelError(409, "no_node", _("No node is registered yet. Start a worker, then try again."))
     try:
-        return scaling_laws.propose(sum(corpus.num_text_bytes or 0 for corpus in texts), node, seconds)
+        yield training_data.text_data(session, principal, corpora), node
     except ValueError as error:
         message = _("The text is too short or the memory of the machine too small for even the smallest model.")
         raise bad_field("corpora", "too_little", message) from error

@@ -3,6 +3,7 @@
 
 import { closest, find } from "./dom.js";
 import { morph, parse } from "./morph.js";
+import { ProposalCurve } from "./proposal-curve.js";
 
 const KEPT = "athanor-job-form"; // in the session: the controls, while the page is loaded in another language
 const DELAY = 300; // milliseconds after the last key
@@ -13,34 +14,48 @@ export function start(form) {
   if (!(form instanceof HTMLFormElement)) return;
   let timer = 0;
   let turn = 0; // the answer to an earlier state of the form is dropped
+  const curve = new ProposalCurve(form, () => schedule("/jobs/propose", DELAY));
 
-  /** @param {string} path */
-  async function update(path) {
+  /**
+   * @param {string} path
+   * @param {HTMLButtonElement} [button] whose value is sent, too
+   */
+  async function update(path, button) {
     clearTimeout(timer);
     turn += 1;
     const current = turn;
-    const html = await post(path, new FormData(/** @type {HTMLFormElement} */ (form)));
-    if (current === turn) show(form, parse(html).getElementById(form.id));
+    const html = await post(path, new FormData(/** @type {HTMLFormElement} */ (form), button));
+    if (current !== turn) return;
+    show(form, parse(html).getElementById(form.id));
+    curve.update();
+  }
+
+  /**
+   * @param {string} path
+   * @param {number} delay in milliseconds
+   */
+  function schedule(path, delay) {
+    clearTimeout(timer);
+    turn += 1;
+    timer = setTimeout(() => update(path), delay);
   }
 
   form.addEventListener("input", ({ target }) => {
     const control = /** @type {HTMLInputElement | HTMLSelectElement} */ (target);
-    if (control.name === "proposal_seconds") return;
-    clearTimeout(timer);
-    turn += 1;
-    timer = setTimeout(() => update("/jobs/plan"), control.matches(AT_ONCE) ? 0 : DELAY);
+    if (control.name === "proposal_seconds") curve.update();
+    schedule(control.name === "proposal_seconds" ? "/jobs/propose" : "/jobs/plan", control.matches(AT_ONCE) ? 0 : DELAY);
   });
   document.addEventListener("submit", ({ target }) => {
     if (!(target instanceof HTMLFormElement) || !target.matches(".preferences")) return;
     sessionStorage.setItem(KEPT, encode(new FormData(/** @type {HTMLFormElement} */ (form))).toString());
   });
-  restore(form);
+  restore(form).then(() => curve.update());
   form.addEventListener("click", (event) => {
     if (closest(event, "[data-propose]")) update("/jobs/propose");
-    const fit = closest(event, "[data-fit]");
-    if (!(fit instanceof HTMLButtonElement)) return;
+    const fix = closest(event, "[data-fix]");
+    if (!(fix instanceof HTMLButtonElement)) return;
     event.preventDefault();
-    update(fit.formAction);
+    update(fix.formAction, fix);
   });
 }
 

@@ -250,6 +250,7 @@ def many_keys(target: Target) -> str:
             "/jobs",
             "/jobs/plan",
             "/jobs/propose",
+            "/jobs/propose-curve",
             "/models",
             "/generate",
             "/exports",

@@ -82,11 +82,43 @@ def test_a_recipe_changes_the_options_and_the_defaults_of_empty_fields(open_page
 def test_a_proposal_prefills_the_form(open_page: Open, trained: str, locale: str) -> None:
     with open_page(FORM, locale=locale) as page:
         page.locator("[data-propose]").click()
-        expect(page.locator(".proposal .estimates > div")).to_have_count(5)
+        expect(page.locator(".proposal .estimates > div")).to_have_count(6)
         expect(page.locator("#field-hidden_size")).not_to_have_value("")
         expect(page.locator("#field-tie_word_embeddings")).to_have_value("")
         expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
         expect(page.locator("#job-form .error")).to_have_count(0)
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_a_point_of_the_curve_is_chosen_by_mouse_or_keys(open_page: Open, trained: str, locale: str) -> None:
+    with open_page(FORM, locale=locale) as page:
+        plot = page.locator("[data-plot]")
+        expect(plot.locator("canvas")).to_have_count(1)
+        expect(page.locator(".curve tbody tr")).to_have_count(14)
+        select, readout = page.locator("[name=proposal_seconds]"), page.locator("[data-readout]")
+        expect(plot).to_have_attribute("aria-valuenow", "6")  # of 14, an hour
+        hour = plot.get_attribute("aria-valuetext") or ""
+        assert hour.startswith("60分钟" if locale == "zh-CN" else "60 minutes")
+        plot.focus()
+        with page.expect_response("**/jobs/propose"):
+            page.keyboard.press("Home")
+        expect(select).to_have_value("60")
+        expect(plot).to_have_attribute("aria-valuenow", "0")
+        expect(plot).to_be_focused()
+        expect(readout).not_to_have_text(hour)
+        expect(page.locator("#field-hidden_size")).not_to_have_value("")
+        box = plot.bounding_box()
+        assert box is not None
+        with page.expect_response("**/jobs/propose"):
+            page.mouse.click(box["x"] + box["width"] - 30, box["y"] + box["height"] / 2)
+        expect(select).to_have_value("604800")
+        expect(plot.locator("canvas")).to_have_count(1)  # it stays through the answers
+        with page.expect_response("**/jobs/propose"):
+            select.select_option("600")
+        expect(plot).to_have_attribute("aria-valuenow", "3")
+        page.locator("[name=corpora]:checked").first.uncheck()
+        expect(plot).to_be_hidden()
+        expect(page.locator("[data-note-of-curve]")).not_to_be_empty()
 
 
 def test_another_language_keeps_what_was_entered(open_page: Open, trained: str) -> None:

@@ -27,10 +27,11 @@ from trainer.planning.memory import (
     resume_bytes,
 )
 from trainer.planning.mixture import CorpusShare
+from trainer.planning.scaling_laws import MAX_EPOCHS
+from trainer.planning.startup_time import StartupTime, estimate_startup
 from trainer.planning.training_data import BYTES_PER_TOKEN, TrainingData, estimate_samples, estimate_shares
 from trainer.spec import TrainSpec
 
-MANY_EPOCHS = 4  # Muennighoff et al. 2023, arXiv 2305.16264
 # Intervals of the parts of memory, as factors: states are exact, the transient buffers of kernels are not.
 STATES_SPREAD, ACTIVATIONS_SPREAD, OVERHEAD_SPREAD = (1.0, 1.02), (0.75, 1.15), (0.5, 1.4)
 
@@ -79,6 +80,11 @@ MESSAGES = {
     ),
     "communication": "Mostly exchanging weights and gradients between {num_processes} processes.",
     "offload": "Mostly moving weights and gradients between GPU and host memory, and the optimizer step on the CPU.",
+    "startup": (
+        "Training the tokenizer: {tokenizer_seconds}, tokenizing: {tokenizing_seconds}, starting and loading: "
+        "{loading_seconds}."
+    ),
+    "startup_prepared": "Starting and loading; an earlier job has already tokenized these data.",
     "total": "Steps: {max_steps}, evaluations: {num_evaluations}, checkpoints: {num_saves}, and startup.",
     "energy": "Devices under load: {num_devices}, at {watts} watts each.",
     "cost": "The machine's hourly price and the price of energy for this time.",
@@ -95,6 +101,10 @@ MESSAGES = {
     ),
     "bf16_emulated": "This device only emulates bf16, which is many times slower. Choose precision auto or fp32.",
     "label_rare": "Only one record has the label {label}, so it is trained on but not validated.",
+    "vocab_doubtful": (
+        "A vocabulary of {asked} tokens may be more than the text yields ({text_bytes}); repetitive text of this size "
+        "yields about {usual}. If it has fewer, the job ends before training."
+    ),
     "many_epochs": (
         "Training goes over the data {epochs} times; beyond about {many} times, repetition helps little. Add data or "
         "lower max_steps."
@@ -192,7 +202,7 @@ def plan(
             "flops": _flops_figure(remaining, token_flops),
             "disk_bytes": _disk_figure(spec, vocab_size, weights + resuming, data.num_bytes),
             **_lengths(original, samples, epochs),
-            **({} if node is None else _times(remaining, vocab_size, node, token_flops)),
+            **({} if node is None else _times(remaining, vocab_size, node, token_flops, data)),
         },
         notes=[] if node is None else _notes(spec, vocab_size, node, epochs.value if epochs else None),
         corpora=estimate_shares(spec, vocab_size, data),
@@ -283,9 +293,13 @@ def _disk_figure(spec: TrainSpec, vocab_size: int, each: int, num_bytes_of_text:
     return Estimate(low=count * each, value=total, high=total * 1.02 + tokenized, unit="bytes", reason=reason)
 
 
-def _times(spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Flops) -> dict[str, Estimate]:
+def _times(
+    spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Flops, data: TrainingData
+) -> dict[str, Estimate]:
     step = step_time.estimate_step_time(spec, vocab_size, node)
-    seconds = step_time.total_seconds(spec, vocab_size, node, step) * node.time_correction
+    startup = estimate_startup(spec, node, data)
+    training = step_time.training_seconds(spec, vocab_size, node, step)
+    seconds = (startup.seconds + training) * node.time_correction
     spread = step_time.SPREAD[step_time.basis(node)]
     step_reason = message(
         MESSAGES,
@@ -303,9 +317,20 @@ def _times(spec: TrainSpec, vocab_size: int, node: NodeHardware, token_flops: Fl
     )
     return {
         "step_seconds": estimate(step.seconds * node.time_correction, spread, "seconds", step_reason),
+        "startup_seconds": _startup_figure(startup, node, data, spread),
         "total_seconds": estimate(seconds, spread, "seconds", total_reason),
         **_expenses(spec, node, seconds, spread),
     }
+
+
+def _startup_figure(
+    startup: StartupTime, node: NodeHardware, data: TrainingData, spread: tuple[float, float]
+) -> Estimate:
+    """What passes before the first step."""
+    code = "startup" if data.num_tokens is None else "startup_prepared"
+    parts = {f"{name}_seconds": value * node.time_correction for name, value in startup.model_dump().items()}
+    reason = message(MESSAGES, code, **(parts if code == "startup" else {}))
+    return estimate(startup.seconds * node.time_correction, spread, "seconds", reason)
 
 
 def _expenses(spec: TrainSpec, node: NodeHardware, seconds: float, spread: tuple[float, float]) -> dict[str, Estimate]:
@@ -334,6 +359,6 @@ def _notes(spec: TrainSpec, vocab_size: int, node: NodeHardware, epochs: float |
         unsharded = spec.model_copy(update={"zero_stage": 0})
         if fits_in_memory(unsharded, vocab_size, node):
             notes.append(message(MESSAGES, "zero_not_needed", zero_stage=spec.zero_stage))
-    if epochs is not None and epochs > MANY_EPOCHS:
-        notes.append(message(MESSAGES, "many_epochs", epochs=round(epochs, 1), many=MANY_EPOCHS))
+    if epochs is not None and epochs > 1.25 * MAX_EPOCHS:  # proposals go up to it, by an estimate
+        notes.append(message(MESSAGES, "many_epochs", epochs=round(epochs, 1), many=MAX_EPOCHS))
     return notes

@@ -46,7 +46,6 @@ SHARDING_BYTES = {0: 0, 1: 40, 2: 40, 3: 65}
 BLOCK_GATHER_SECONDS = {"cuda": 0.0, "cpu": 7e-3}  # GPUs overlap it with compute
 SCORE_BYTES = 100  # moved per attention score of T5, whose position bias rules out a fused kernel
 ADAPTER_BYTES = 32  # moved per output value of a matrix with a LoRA adapter
-LOAD_SECONDS = {"cuda": 20.0, "cpu": 3.0}
 # Interval of the true time, as factors of the estimate, by where the rate comes from: measured on the node, published,
 # a CPU (with AVX-512 a third of the time is possible), or an unknown GPU.
 SPREAD = {"measured": (0.75, 1.35), "published": (0.6, 1.7), "cpu": (0.35, 2.5), "unknown": (0.3, 4.0)}
@@ -148,8 +147,8 @@ def _communication_seconds(spec: TrainSpec, trained: int, total: int, precision:
     return values * part * bytes_per_value(precision) / (node.device.link * LINK_SHARE)
 
 
-def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: StepTime) -> float:
-    """Estimated seconds of a whole job: loading, steps, evaluations and checkpoints."""
+def training_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: StepTime) -> float:
+    """Estimated seconds of a job from its first step to its end: steps, evaluations and checkpoints."""
     parameters, precision = count_parameters(spec, vocab_size).total, node.precision(spec.precision)
     sequence = step.seconds / spec.train_batch_size / 3  # forward only
     num_prompts = 2 if spec.objective in ANSWER_OBJECTIVES and not spec.sample_prompt else 1
@@ -158,12 +157,7 @@ def total_seconds(spec: TrainSpec, vocab_size: int, node: NodeHardware, step: St
     saving = (
         checkpoint_bytes(parameters, precision) + resume_bytes(num_trainable_parameters(spec, vocab_size), precision)
     ) / DISK_BANDWIDTH
-    return (
-        LOAD_SECONDS[node.kind]
-        + spec.total_steps * step.seconds
-        + num_evaluations(spec) * evaluation
-        + num_saves(spec) * saving
-    )
+    return spec.total_steps * step.seconds + num_evaluations(spec) * evaluation + num_saves(spec) * saving
 
 
 def num_evaluations(spec: TrainSpec) -> int:

@@ -59,7 +59,7 @@ def estimate_samples(spec: TrainSpec, vocab_size: int, data: TrainingData) -> Es
     is_counted = data.num_tokens is not None
     code = "samples_counted" if is_counted else "samples_estimated"
     if spec.objective in TEXT_OBJECTIVES:
-        tokens = data.num_tokens or data.num_bytes / _bytes_per_token(vocab_size)
+        tokens = data.num_tokens or data.num_bytes / bytes_per_token(vocab_size)
         if not tokens:
             return None
         count, spread = _num_sequences(spec, tokens, data), (1.0, 1.0) if is_counted else ESTIMATED_SPREAD
@@ -170,10 +170,10 @@ def _num_record_tokens(spec: TrainSpec, vocab_size: int, data: TrainingData) -> 
     content = data.num_bytes - RECORD_BYTES * data.num_records - MESSAGE_BYTES * messages
     marks = PLAIN_MARK_TOKENS if spec.base_model is None else SPECIAL_MARK_TOKENS
     around = marks * messages if spec.objective == "chat" else data.num_records
-    return max(content, 2 * data.num_records) / _bytes_per_token(vocab_size) + around
+    return max(content, 2 * data.num_records) / bytes_per_token(vocab_size) + around
 
 
-def _bytes_per_token(vocab_size: int) -> float:
+def bytes_per_token(vocab_size: int) -> float:
     """Of text in a vocabulary: two at 384 tokens and three quarters more with each doubling, at most MAX_BYTES.
 
     Measured with new tokenizers on prose, verse, small talk, code and catalogs in English and Chinese: 1.5 to 2.3 bytes

@@ -8,7 +8,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.core.i18n import gettext_noop, translate
-from app.core.json_shapes import Adjustments, JobFacts, PlannedCost, PlannedEstimate
+from app.core.json_shapes import Adjustments, JobFacts, JobProgress, PhaseTotals, PlannedCost, PlannedEstimate
 from app.core.models import Attempt, Job
 from app.jobs.planning.answers import format_estimate
 from trainer.planning.hardware import NodeHardware
@@ -18,21 +18,24 @@ MAX_JOBS = 20  # of the last ones of a machine, that corrections are taken from
 MIN_JOBS = 3
 MEMORY_TITLE = gettext_noop("Memory of a process")
 TIME_TITLE = gettext_noop("Time of a step")
+STARTUP_TITLE = gettext_noop("Time before the first step")
+STARTUP_PHASES = ("prepare", "tokenise", "load")
 
 
 def planned(plan: Plan, node: NodeHardware | None) -> JobFacts:
     """The facts of a new job: what was planned; empty if no machine was known."""
     if node is None:
         return JobFacts()
-    memory, step = (
+    memory, step, startup = (
         PlannedEstimate(**plan.figures[name].model_dump(include={"low", "value", "high", "unit"}))
-        for name in ("memory_bytes", "step_seconds")
+        for name in ("memory_bytes", "step_seconds", "startup_seconds")
     )
     return JobFacts(
         planned=PlannedCost(
             memory_bytes=memory,
             host_bytes=plan.host_bytes,
             step_seconds=step,
+            startup_seconds=startup,
             memory_correction=node.memory_correction,
             time_correction=node.time_correction,
         )
@@ -79,14 +82,25 @@ class Comparison:
     is_inside: bool
 
 
-def compared(facts: JobFacts) -> list[Comparison]:
+def compared(facts: JobFacts, progress: JobProgress) -> list[Comparison]:
     """The planned and measured figures of a job; empty until they are measured."""
     if facts.planned is None or facts.usage is None:
         return []
-    return [
+    figures = [
         _comparison(MEMORY_TITLE, facts.planned.memory_bytes, facts.usage.peak_bytes),
         _comparison(TIME_TITLE, facts.planned.step_seconds, facts.usage.step_seconds),
     ]
+    startup = _startup_seconds(progress)
+    if facts.planned.startup_seconds is not None and startup is not None:
+        figures.append(_comparison(STARTUP_TITLE, facts.planned.startup_seconds, startup))
+    return figures
+
+
+def _startup_seconds(progress: JobProgress) -> float | None:
+    """What a job took before its first step; None before that, and if it was started more than once."""
+    totals = [progress.phases.get(phase, PhaseTotals()) for phase in STARTUP_PHASES]
+    seconds = sum(total.seconds for total in totals)
+    return seconds if totals[-1].count == 1 and seconds > 0 else None
 
 
 def _comparison(title: str, estimate: PlannedEstimate, actual: float) -> Comparison:

@@ -1,7 +1,7 @@
 """What the API takes and says about plans: figures and sentences in the reader's language."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -12,9 +12,11 @@ from app.jobs.planning.data_checks import DataChecks
 from trainer.formats.messages import Message
 from trainer.planning.estimates import Estimate
 from trainer.planning.plan import Plan
-from trainer.planning.scaling_laws import Proposal
+from trainer.planning.proposals import BUDGETS, Limit, Proposal
 from trainer.spec import TrainSpec
 
+PROPOSED_FIGURES = ("num_parameters", "num_tokens", "seconds", "expected_loss", "bits_per_byte", "limit")
+Budget = Annotated[float, Field(ge=60, le=10_000_000, allow_inf_nan=False)]  # seconds
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 
@@ -145,18 +147,23 @@ class ProposeRequest(BaseModel):
     """What to train on, and how long."""
 
     corpora: list[str] = Field(min_length=1, max_length=64)
-    seconds: float = Field(ge=60, le=10_000_000, allow_inf_nan=False)
+    seconds: Budget
 
 
 class ProposeAnswer(BaseModel):
     """A partial spec to plan or to submit."""
 
     spec: dict[str, Any] = Field(description="Fields of a spec.")
+    vocab_size: int = Field(description="That of spec, or what the size of the text will decide where it has none.")
     num_parameters: int
     num_tokens: int
-    seconds: float = Field(description="What it is expected to take.")
+    seconds: float = Field(description="What it is expected to take, with what comes before the first step.")
+    expected_loss: float = Field(description="Validation loss after it, in nats per token of its vocabulary.")
+    bits_per_byte: float = Field(description="The same in bits per byte, which do not depend on the vocabulary.")
+    limit: Limit = Field(description="What keeps the loss from being lower; size: no larger model is proposed.")
     reasons: dict[str, str] = Field(
-        description="Where size, tokens, vocab_size, learning_rate and train_batch_size come from."
+        description="Where size, tokens, loss, vocab_size, learning_rate and train_batch_size come from, and what more "
+        "of its limit would bring."
     )
 
 
@@ -164,8 +171,44 @@ def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
     """A proposal in the reader's language."""
     return ProposeAnswer(
         spec={**proposal.fields, "corpora": corpora},
-        num_parameters=proposal.num_parameters,
-        num_tokens=proposal.num_tokens,
-        seconds=proposal.seconds,
+        vocab_size=proposal.vocab_size,
         reasons={name: localize(reason) for name, reason in proposal.reasons.items()},
+        **{name: getattr(proposal, name) for name in PROPOSED_FIGURES},
     )
+
+
+class ProposalCurveRequest(BaseModel):
+    """What to train on, and the times to compare."""
+
+    corpora: list[str] = Field(min_length=1, max_length=64)
+    seconds: list[Budget] = Field(
+        list(BUDGETS), min_length=1, max_length=32, description="Training times; by default from a minute to a week."
+    )
+
+
+class ProposalPoint(BaseModel):
+    """What is proposed for a training time."""
+
+    budget_seconds: float
+    seconds: float = Field(description="What it is expected to take; less than the budget where another limit ends it.")
+    num_parameters: int
+    num_tokens: int
+    expected_loss: float = Field(description="Validation loss after it, in nats per token of its vocabulary.")
+    bits_per_byte: float = Field(description="The same in bits per byte, which do not depend on the vocabulary.")
+    limit: Limit = Field(description="What keeps the loss from being lower; size: no larger model is proposed.")
+
+
+class ProposalCurveAnswer(BaseModel):
+    """The expected loss by training time."""
+
+    points: list[ProposalPoint]
+    reason: str = Field(description="Where the expected loss comes from.")
+
+
+def proposal_curve_answer(budgets: Sequence[float], proposals: Sequence[Proposal]) -> ProposalCurveAnswer:
+    """Proposals for several times in the reader's language."""
+    points = [
+        ProposalPoint(budget_seconds=seconds, **{name: getattr(proposal, name) for name in PROPOSED_FIGURES})
+        for seconds, proposal in zip(budgets, proposals, strict=True)
+    ]
+    return ProposalCurveAnswer(points=points, reason=localize(proposals[0].reasons["loss"]))

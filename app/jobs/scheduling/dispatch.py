@@ -23,7 +23,7 @@ from app.jobs.lifecycle.state import finish, set_state
 log = logging.getLogger(__name__)
 
 PLACING_LOCK = 0x706C61  # of a transaction: one round at a time, even where two schedulers believe they lead
-STARTUP_SECONDS = 15.0  # of a job before its first step, in forecasts
+STARTUP_SECONDS = 15.0  # of a job before its first step, in forecasts, where its plan does not say it
 MAX_FORECAST_SECONDS = 365 * 86_400.0
 MAX_ATTEMPTS = 3  # in a row without a newer checkpoint
 
@@ -166,7 +166,8 @@ def _seconds_left(job: Job) -> float:
         return measured
     if job.facts.planned is None or job.max_steps is None:
         return math.inf
-    return STARTUP_SECONDS + (job.max_steps - job.step) * job.facts.planned.step_seconds.value
+    startup, step = job.facts.planned.startup_seconds, job.facts.planned.step_seconds
+    return (startup.value if startup else STARTUP_SECONDS) + (job.max_steps - job.step) * step.value
 
 
 def _differs(before: datetime | None, after: datetime | None, now: datetime) -> bool:

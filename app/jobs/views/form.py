@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import zip_longest
 from typing import Any
+from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import FormData
 
 from app.core.errors import FieldError
 from app.core.i18n import _, gettext_noop, translate
 from trainer.planning.config_search import AUTO_FIELDS
-from trainer.planning.scaling_laws import Proposal
+from trainer.planning.proposals import Proposal
 from trainer.spec import TrainSpec, recipe, recipe_names
 
 LISTS = ("corpora", "validation_corpora")
@@ -101,8 +102,10 @@ def properties() -> dict[str, dict[str, Any]]:
 
 
 def read_form(form: FormData) -> SubmittedForm:
-    """The values of a form as they arrived."""
+    """The values of a form as they arrived, with the changes of the button that sent it."""
     fields = {name: value for name, value in form.items() if isinstance(value, str)}
+    changes = parse_qsl(fields.pop("fix", ""), keep_blank_values=True)
+    fields |= {name: value for name, value in changes if name in properties()}
     lists = [[value for value in form.getlist(name) if isinstance(value, str)] for name in LISTS]
     # Each of several corpora has a control for its weight; an empty one counts as 1 beside others.
     weights = [fields.get(f"weight-{corpus}", "").strip() for corpus in lists[0]]
@@ -251,9 +254,9 @@ def with_proposal(form: SubmittedForm, proposal: Proposal) -> SubmittedForm:
     return replace(form, fields={**form.fields, **_fields_of(proposal.fields)})
 
 
-def with_values(form: SubmittedForm, values: Mapping[str, Any]) -> SubmittedForm:
-    """The form with these values of a spec in place of its own."""
-    return replace(form, fields={**form.fields, **{name: to_form_value(value) for name, value in values.items()}})
+def fix_value(changes: Mapping[str, Any]) -> str:
+    """What a button named `fix` sends so that a form is read with these values of a spec in place of its own."""
+    return urlencode({name: to_form_value(value) for name, value in changes.items()})
 
 
 def _fields_of(spec: Mapping[str, Any]) -> dict[str, str]:

@@ -177,6 +177,7 @@ CALLS: Calls = {
     "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
     "propose_job": lambda client, _file: client.jobs.propose(["c"], 600),
+    "propose_curve": lambda client, _file: client.jobs.propose_curve(["c"], [600]),
     "preview_template": lambda client, _file: client.jobs.preview_template(
         "chatml", base_model="m", messages=[{"role": "user", "content": "Hi"}]
     ),
@@ -409,6 +410,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.DataChecksInfo: "DataChecks",
     job_shapes.DataCheckInfo: "DataCheck",
     job_shapes.ProposalInfo: "ProposeAnswer",
+    job_shapes.ProposalPointInfo: "ProposalPoint",
+    job_shapes.ProposalCurveInfo: "ProposalCurveAnswer",
     job_shapes.PreviewPartInfo: "PreviewPart",
     job_shapes.TemplatePreviewInfo: "PreviewAnswer",
     job_shapes.AttemptInfo: "AttemptAnswer",

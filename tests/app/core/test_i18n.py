@@ -19,7 +19,7 @@ from app.core.settings import Settings
 from app.overview import health
 from trainer import failure, limits, spec_errors
 from trainer.data import record_encoding, tokenized_records
-from trainer.planning import plan, scaling_laws, training_data
+from trainer.planning import plan, proposals, training_data
 from trainer.spec import TrainSpec
 
 ROOT = Path(__file__).parents[3]
@@ -122,7 +122,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Messages:
         *training_data.MESSAGES.values(),
         *record_encoding.MESSAGES.values(),
         *tokenized_records.MESSAGES.values(),
-        *scaling_laws.MESSAGES.values(),
+        *proposals.MESSAGES.values(),
     }
 
 
@@ -273,7 +273,7 @@ NEVER_ONE = {
             "A record has {n} texts",
         ),
         *("This corpus has {n} files", "into {parts} documents", "It has {left} documents", "{n} packages"),
-        "{epochs} epochs of the text give",
+        "{epochs} epochs of the text are worth",
     ),
 }
 

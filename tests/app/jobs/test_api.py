@@ -4,13 +4,16 @@ import json
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db, storage
+from app.core.models import Job
 from app.jobs import service
 from app.jobs.attempts import metrics
 from tests.app.jobs import factories
 from tests.users import Person
+from trainer.planning.scaling_laws import effective_tokens, expected_bits_per_byte
 from trainer.spec import recipe_names
 
 
@@ -217,11 +220,44 @@ def test_a_proposal_can_be_submitted(alice_api: TestClient, corpus: str) -> None
     made = alice_api.post("/api/v1/jobs/propose", json=asked).json()
     assert made["spec"]["corpora"] == [corpus]
     assert made["seconds"] <= 600
-    assert set(made["reasons"]) == {"size", "tokens", "vocab_size", "learning_rate", "train_batch_size"}
+    assert {"size", "tokens", "loss", "limit", "vocab_size", "learning_rate"} <= set(made["reasons"])
     plan = alice_api.post("/api/v1/jobs/plan", json=made["spec"])
     assert plan.status_code == 200, plan.text
     assert plan.json()["num_parameters"] == made["num_parameters"]
+    assert plan.json()["figures"]["total_seconds"]["value"] == pytest.approx(made["seconds"])
     assert plan.json()["fits"] is True
+
+
+def test_the_curve_has_what_is_proposed_for_each_time(alice_api: TestClient, corpus: str) -> None:
+    asked = {"corpora": [corpus], "seconds": [600, 60]}
+    points = alice_api.post("/api/v1/jobs/propose-curve", json=asked).json()["points"]
+    for seconds, point in zip([600, 60], points, strict=True):
+        made = alice_api.post("/api/v1/jobs/propose", json={"corpora": [corpus], "seconds": seconds}).json()
+        assert point.pop("budget_seconds") == seconds
+        assert point == {name: made[name] for name in point}
+    every = alice_api.post("/api/v1/jobs/propose-curve", json={"corpora": [corpus]}).json()
+    budgets = [point["budget_seconds"] for point in every["points"]]
+    assert (budgets[0], budgets[-1], budgets) == (60, 7 * 86_400, sorted(budgets))
+    assert "Kaplan et al. 2020" in every["reason"]
+
+
+def test_earlier_jobs_on_the_corpora_correct_the_time_and_the_loss_of_a_proposal(
+    alice_api: TestClient, alice_user: Person, corpus: str
+) -> None:
+    asked = {"corpora": [corpus], "seconds": 600}
+    before = alice_api.post("/api/v1/jobs/propose", json=asked).json()
+    job_id, _checkpoint = factories.finished(alice_user, corpus, vocab_size=before["spec"]["vocab_size"], max_steps=20)
+    job = factories.row(job_id)
+    facts = job.facts.model_copy(update={"num_tokens": 20_000, "num_parameters": 1_000_000})
+    progress = job.progress.model_copy(update={"latest": {"eval_bits_per_byte": 1.5}})
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(facts=facts, progress=progress))
+    after = alice_api.post("/api/v1/jobs/propose", json=asked).json()
+    assert after["seconds"] < before["seconds"]  # the tokenizer and the tokens are there
+    tokens = effective_tokens(20 * job.spec.tokens_per_step, 20_000)
+    ratio = 1.5 / expected_bits_per_byte(1_000_000, tokens)
+    assert after["bits_per_byte"] == pytest.approx(ratio * before["bits_per_byte"], rel=0.01)
+    assert "earlier jobs on these corpora (1)" in after["reasons"]["loss"]
 
 
 @pytest.mark.parametrize(("field", "value"), [("seconds", 1), ("seconds", "soon"), ("corpora", []), ("corpora", ["x"])])

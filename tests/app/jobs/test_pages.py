@@ -1,18 +1,24 @@
 """The pages of jobs as a browser without scripts gets them."""
 
 import re
+from html import unescape
 from typing import Any
 
 import pytest
 from sqlalchemy import delete, update
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.core import db, storage
 from app.core.models import Corpus, Job, Node
+from app.core.principal import Principal
 from app.core.settings import ROOT
+from app.jobs import form_plan
 from app.jobs.attempts import attempts
+from app.jobs.form_plan import FormPlan
 from app.jobs.planning import accuracy
 from app.jobs.scheduling import dispatch
+from app.jobs.views.form import SubmittedForm
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
@@ -182,11 +188,57 @@ def test_what_does_not_fit_is_made_to_fit_by_a_button(alice: TestClient, corpus:
         "train_batch_size": "1024",
     }
     drawn = alice.post("/jobs/plan", data=large).text
-    assert ("does not fit" in drawn, "/jobs/plan?fit=true" in drawn) == (True, True)
-    changed = alice.post("/jobs/plan?fit=true", data=large).text
+    assert ("does not fit" in drawn, "Choose settings that fit" in drawn) == (True, True)
+    changed = alice.post("/jobs/plan", data={**large, "fix": fix_of(drawn)}).text
     assert ("does not fit" in changed, ">fits<" in changed) == (False, True)
     assert int(HtmlForm.of(changed).value("per_device_batch_size")) < 1024
     assert HtmlForm.of(changed).value("hidden_size") == "2048"
+    assert 'name="fix"' not in changed
+
+
+def fix_of(page: str) -> str:
+    """What the button of a plan sends."""
+    button = re.search(r'<button[^>]*name="fix"[^>]*>', page)
+    assert button is not None
+    value = re.search(r'value="([^"]*)"', button[0])
+    assert value is not None
+    return unescape(value[1])
+
+
+def test_what_fits_is_chosen_with_one_plan(alice: TestClient, corpus: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    factories.node()
+    sizes = []
+    plan = form_plan.make_plan
+
+    def counted(session: Session, principal: Principal, form: SubmittedForm) -> FormPlan:
+        sizes.append(form.fields["per_device_batch_size"])
+        return plan(session, principal, form)
+
+    monkeypatch.setattr(form_plan, "make_plan", counted)
+    alice.post("/jobs/plan", data={**FORM, "corpora": corpus, "fix": "per_device_batch_size=8&unknown=1"})
+    assert sizes == ["8"]
+
+
+def test_a_vocabulary_that_the_text_may_not_yield_is_noted_and_one_that_failed_is_refused(
+    alice: TestClient, alice_user: Person
+) -> None:
+    factories.node()
+    corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 500, name="Vocabulary")
+    data = {**FORM, "corpora": corpus, "vocab_size": "700"}
+    noted = alice.post("/jobs/plan", data=data).text
+    assert ("may be more than the text yields" in noted, HtmlForm.of(noted).errors) == (True, {})
+    job_id = factories.submitted(alice_user, corpus, vocab_size=700)
+    factories.end(job_id, None)
+    failed = {"failure_code": "vocab_too_large", "failure": {"asked": 700, "largest": 290}}
+    with db.transaction() as session:
+        session.execute(update(Job).where(Job.id == job_id).values(failed))
+    refused = alice.post("/jobs/plan", data=data).text
+    assert "Use at most 290" in HtmlForm.of(refused).errors["vocab_size"]
+    assert fix_of(refused) == fix_of(noted) == "vocab_size=auto"
+    fixed = HtmlForm.of(alice.post("/jobs/plan", data={**data, "fix": fix_of(refused)}).text)
+    assert (fixed.has_plan, fixed.errors, fixed.value("vocab_size")) == (True, {}, "auto")
+    usable = HtmlForm.of(alice.post("/jobs/plan", data={**data, "vocab_size": "290"}).text)
+    assert (usable.has_plan, usable.errors) == (True, {})
 
 
 def test_a_corpus_that_the_recipe_cannot_use_is_deselected(alice: TestClient, corpus: str) -> None:

@@ -197,7 +197,7 @@ def test_a_note_says_when_sharding_is_not_needed() -> None:
 def test_notes_warn_of_emulated_bf16_and_of_too_many_epochs() -> None:
     assert "emulates bf16" in notes(small_spec(precision="bf16"), LAPTOP)
     assert "emulates bf16" not in notes(small_spec(), LAPTOP)
-    assert "beyond about 4" in notes(small_spec(max_steps=1000), LAPTOP, 10_000)
+    assert "beyond about 16" in notes(small_spec(max_steps=1000), LAPTOP, 10_000)
 
 
 def test_a_plan_is_plain_data() -> None:

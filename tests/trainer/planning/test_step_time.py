@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.runs import small_spec
 from trainer.planning.hardware import DEFAULT_GPU, DEVICES, NodeHardware
-from trainer.planning.step_time import SPREAD, basis, estimate_step_time, total_seconds
+from trainer.planning.step_time import SPREAD, basis, estimate_step_time, training_seconds
 from trainer.spec import TrainSpec, resolve
 
 CPU = NodeHardware(memory_bytes=16 << 30, num_cpus=2)
@@ -42,7 +42,7 @@ def test_published_rates_lie_in_the_interval(
 def test_the_tiny_recipe_on_two_cores_takes_about_the_measured_time() -> None:
     # docs/measurements/web-and-jobs.md: 400 steps in 100 s while a test suite used the same cores.
     spec = resolve({"recipe": "tiny", "corpora": ["c"]})
-    seconds = total_seconds(spec, 2048, CPU, estimate_step_time(spec, 2048, CPU))
+    seconds = training_seconds(spec, 2048, CPU, estimate_step_time(spec, 2048, CPU))
     low, high = SPREAD["cpu"]
     assert low * seconds <= 100 <= high * seconds
 

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.core.json_shapes import Adjustments, JobFacts, Usage
+from app.core.json_shapes import Adjustments, JobFacts, JobProgress, PhaseTotals, Usage
 from app.core.models import Attempt, Job
 from app.jobs import service
 from app.jobs.cluster import nodes
@@ -56,7 +56,7 @@ def test_a_submitted_job_stores_its_plan(alice_user: Person) -> None:
     assert planned is not None
     for estimate in (planned.memory_bytes, planned.step_seconds):
         assert 0 < estimate.low <= estimate.value <= estimate.high
-    assert accuracy.compared(job.facts) == []
+    assert accuracy.compared(job.facts, job.progress) == []
 
 
 def test_the_memory_curve_of_a_job_is_compared_with_its_plan(alice_user: Person, alice: TestClient) -> None:
@@ -106,3 +106,22 @@ def test_the_page_and_rest_compare_plan_and_measurement(alice_user: Person, alic
     plan = facts["planned"]["step_seconds"]
     assert plan["unit"] == "seconds"
     assert f"{plan['value'] / facts['usage']['step_seconds'] - 1:+.0%}" in page
+
+
+def test_the_time_before_the_first_step_is_compared_if_the_job_started_once(alice_user: Person) -> None:
+    facts = factories.row(ended(alice_user, took=1.0, held=1.0)).facts
+    assert facts.planned is not None
+    assert facts.planned.startup_seconds is not None
+    seconds = facts.planned.startup_seconds.value
+    phases = {
+        "prepare": PhaseTotals(seconds=0.5 * seconds, count=1),
+        "tokenise": PhaseTotals(seconds=seconds, count=1),
+        "load": PhaseTotals(seconds=0.5 * seconds, count=1),
+        "train": PhaseTotals(seconds=1000.0, count=1),
+    }
+    compared = accuracy.compared(facts, JobProgress(phases=phases))
+    assert (len(compared), compared[-1].error, compared[-1].title) == (3, "-50%", "Time before the first step")
+    again = phases | {"load": PhaseTotals(seconds=seconds, count=2)}
+    assert len(accuracy.compared(facts, JobProgress(phases=again))) == 2
+    before = facts.model_copy(update={"planned": facts.planned.model_copy(update={"startup_seconds": None})})
+    assert len(accuracy.compared(before, JobProgress(phases=phases))) == 2  # planned by an earlier version

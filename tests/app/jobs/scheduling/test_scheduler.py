@@ -114,8 +114,10 @@ def test_jobs_in_line_have_an_expected_start(alice_user: Person, corpus: str, sc
     factories.node()
     jobs = [factories.row(factories.submitted(alice_user, corpus, max_steps=1000)) for _ in range(3)]
     scheduler.step()
-    assert jobs[0].facts.planned is not None
-    each = dispatch.STARTUP_SECONDS + 1000 * jobs[0].facts.planned.step_seconds.value
+    planned = jobs[0].facts.planned
+    assert planned is not None
+    assert planned.startup_seconds is not None
+    each = planned.startup_seconds.value + 1000 * planned.step_seconds.value
     with db.transaction() as session:
         now = session.scalar(select(func.now()))
         answers = [service.get(session, principal=alice_user.principal, job_id=job.id) for job in jobs]
