@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo test test-fast fuzz lint types bench faults attack soak
+.PHONY: help up demo join test test-fast fuzz lint types bench faults attack soak
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -35,6 +35,9 @@ up: $(RUN) ## Start everything on this machine and print the link to open
 
 demo: $(RUN) ## The same with data of its own, and a first training already running
 	@ATHANOR_DATA="$${ATHANOR_DATA:-$(CURDIR)/data/demo}" exec $(BIN)/athanor demo
+
+join: $(RUN) ## Make this machine a node of the installation at PANEL, with the join token TOKEN
+	@exec $(BIN)/athanor join "$(PANEL)" "$(TOKEN)" $(OPTIONS)
 
 test: $(DEVELOP) ## Run all tests, with real servers, real training and a real browser
 	@$(BIN)/python -m tests.chromium

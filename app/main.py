@@ -34,6 +34,7 @@ from app.jobs import metrics_api
 from app.jobs import pages as jobs_pages
 from app.jobs.archives import api as archives_api
 from app.jobs.archives import pages as archives_pages
+from app.jobs.cluster import api as cluster_api
 from app.jobs.forwarding import api as forwarding_api
 from app.jobs.forwarding import pages as forwarding_pages
 from app.jobs.lists import api as job_list_api
@@ -54,6 +55,7 @@ from app.openai import permissions as openai_permissions
 from app.openai import responses as openai_responses
 from app.openai import webhooks as openai_webhooks
 from app.overview import api_reference, health, home, learn
+from app.overview import nodes as nodes_pages
 from app.playground import api as playground_api
 from app.playground import pages as playground_pages
 from app.playground import time_lapse
@@ -96,6 +98,7 @@ FEATURES = (
     job_list_api,
     archives_api,
     forwarding_api,
+    cluster_api,
     everyones,
     notices_api,
     playground_api,
@@ -145,6 +148,7 @@ PAGES = (
     trash_pages,
     sharing_pages,
     home,
+    nodes_pages,
     health,
     api_reference,
     learn,

@@ -1,10 +1,5 @@
 """The actions that hash passwords. Each uses short transactions of its own: no connection is held while hashing."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-from sqlalchemy.orm import Session
-
 from app.accounts import invitations, passwords, service
 from app.accounts.browser import Browser
 from app.accounts.service import Login
@@ -21,7 +16,7 @@ from app.web.guess_limits import Guess
 
 def set_up(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
     """Create the owner's account and log in. A wrong code is counted for its address. Raises PanelError."""
-    with _code_checked(address) as session:
+    with guess_limits.code_checked(address) as session:
         service.check_setup_code(session, code=code)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
@@ -36,7 +31,7 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
 
     A wrong code is counted for its address. Raises PanelError.
     """
-    with _code_checked(address) as session:
+    with guess_limits.code_checked(address) as session:
         name = service.user_of_reset(session, code=code).name
     passwords.check(password, name)
     password_hash = passwords.hash_password(password)
@@ -49,30 +44,13 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
 
 def accept_invitation(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
     """Create the account of an invitation and log in. A wrong code is counted for its address. Raises PanelError."""
-    with _code_checked(address) as session:
+    with guess_limits.code_checked(address) as session:
         invitations.of_code(session, code=code)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
     with db.transaction() as session:
         user = invitations.accept(session, code=code, name=name, password_hash=password_hash)
         return service.log_in(session, user_id=user.id, browser=browser)
-
-
-@contextmanager
-def _code_checked(address: Guess) -> Iterator[Session]:
-    """A transaction that checks a one-time code: a wrong one, which raises PanelError, is counted for its address."""
-    try:
-        with db.transaction() as session:
-            yield session
-    except PanelError:
-        _count(address)
-        raise
-
-
-def _count(guess: Guess) -> None:
-    # In a transaction of its own: the one of the wrong guess is rolled back.
-    with db.transaction() as session:
-        guess_limits.count(session, guess)
 
 
 def log_in(name: str, password: str, browser: Browser) -> Login:

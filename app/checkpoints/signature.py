@@ -1,5 +1,6 @@
 """Signatures of checkpoints: an HMAC over the manifest, so that no attempt resumes from altered files."""
 
+import hashlib
 import hmac
 import json
 import os
@@ -65,9 +66,19 @@ def _mac(signed: Signed, manifest: bytes) -> str:
     return hmac.new(_key(), fields + b"\n" + manifest, "sha256").hexdigest()  # JSON on one line holds no line feed
 
 
+def key_path() -> Path:
+    """The file of the signing key."""
+    return storage.data() / "keys" / "checkpoints.key"
+
+
+def key_sha256() -> str:
+    """The SHA-256 of the signing key, by which a node knows that it sees the data directory of its installation."""
+    return hashlib.sha256(_key()).hexdigest()
+
+
 def _key() -> bytes:
     """The signing key of the installation, created at first use. The trainer never sees it."""
-    path = storage.data() / "keys" / "checkpoints.key"
+    path = key_path()
     if not path.exists():
         _create(path)
     key = path.read_bytes()

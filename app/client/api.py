@@ -18,6 +18,7 @@ from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .lineage import Lineage
 from .model_endpoints import ModelEndpoints
+from .nodes import JoinTokens
 from .notices import Notices
 from .people import People
 from .record_generations import RecordGenerations
@@ -56,6 +57,7 @@ class Client:
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)
         self.people = People(self._transport)
+        self.join_tokens = JoinTokens(self._transport)
         self.trash = Trash(self._transport)
         self.lineage = Lineage(self._transport)
         self.sharing = Sharing(self._transport)

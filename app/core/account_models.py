@@ -1,4 +1,4 @@
-"""The tables of accounts, without logic: users, sessions, tokens, one-time codes, invitations, counts of guesses."""
+"""The tables of accounts, without logic: users, sessions, tokens, one-time codes, invitations, join tokens, guesses."""
 
 from datetime import datetime
 from typing import Any
@@ -127,6 +127,20 @@ class Invitation(Base):
     expires_at: Mapped[datetime]
 
     __table_args__ = (CheckConstraint(one_of("role", ROLES), name="role"),)
+
+
+class JoinToken(Base):
+    """A token with which a machine becomes a node, once, hashed. Kept for a while: `node` is what joined with it."""
+
+    __tablename__ = "join_token"
+
+    id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    creator_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    expires_at: Mapped[datetime]
+    used_at: Mapped[datetime | None]
+    node: Mapped[str | None]  # the name of the node
 
 
 class GuessCount(Base):

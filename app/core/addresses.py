@@ -112,6 +112,16 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_multicast
 
 
+def is_loopback(host: str) -> bool:
+    """Whether a host name, an IP address or the path of a socket leads to this machine only. No host means a socket."""
+    try:
+        parsed = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower() in ("", "localhost") or host.startswith("/")
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
+
+
 def _is_listed(host: str, rules: AddressRules) -> bool:
     return host.lower() in names_of(rules.listed_hosts())
 

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from typing import Annotated
 
 import typer
 
@@ -83,14 +84,39 @@ def worker() -> None:
     """Start the worker of this node."""
     from app.core.processes import WORKER_SECRETS
     from app.core.queue import BACKGROUND_QUEUE, GENERATE_QUEUE, node_queue
+    from app.launcher import join as joining
 
     without_secrets(WORKER_SECRETS)
+    joining.use_configuration()
     need_servers()
     queues = ",".join((node_queue(settings().node_name), GENERATE_QUEUE, BACKGROUND_QUEUE))
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     name = ["-n", f"athanor@{settings().node_name}"]
     pool = ["-P", "threads", "-c", str(THREADS), "-Q", queues]
     replace_process("-m", "celery", "-A", "worker.celery_app", "worker", *pool, *name, *quiet)
+
+
+@cli.command()
+def join(
+    url: Annotated[str, typer.Argument(help="Address of the panel, such as https://panel.example.com.")],
+    token: Annotated[str, typer.Argument(help="A join token of its page Nodes.")],
+    name: Annotated[str | None, typer.Option(help="Name of the node; the host name if left out.")] = None,
+    allow_http: Annotated[
+        bool, typer.Option("--allow-http", help="Let the credentials cross the network in the clear.")
+    ] = False,
+) -> None:
+    """Make this machine a node of an installation on another one, and start its worker."""
+    from app.core.processes import WORKER_SECRETS
+    from app.launcher import join as joining
+
+    without_secrets(WORKER_SECRETS)  # before the token is used: this starts the command again
+    try:
+        joining.run(url, token, name or settings().node_name, allow_http=allow_http)
+    except joining.CannotJoin as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(_("The worker starts. From now on `athanor worker` starts it; Ctrl-C stops it."))
+    worker()
 
 
 @cli.command()
@@ -143,7 +169,9 @@ def reset_password(name: str) -> None:
 def doctor() -> None:
     """Check this machine and say how to fix what is missing."""
     from app.launcher import doctor as checks
+    from app.launcher import join as joining
 
+    joining.use_configuration()
     raise typer.Exit(checks.run())
 
 

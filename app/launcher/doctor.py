@@ -34,8 +34,13 @@ def run() -> int:
     """Print all findings. Returns the exit code: 1 if one is bad, else 0."""
     findings = [finding for check in CHECKS for finding in check()]
     for finding in findings:
-        sys.stdout.write(f"{_MARKS[finding.grade]}  {finding.text}\n")
+        sys.stdout.write(f"{line(finding)}\n")
     return int(any(finding.grade == "bad" for finding in findings))
+
+
+def line(finding: Finding) -> str:
+    """A finding as a line for the terminal."""
+    return f"{_MARKS[finding.grade]}  {finding.text}"
 
 
 def python() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""HTML routes of the overview and the nodes."""
+"""The HTML route of the overview."""
 
 from collections.abc import Sequence
 
@@ -11,9 +11,9 @@ from app.core.i18n import locale
 from app.core.models import HELD, STATES, TERMINAL, Corpus
 from app.core.principal import Principal
 from app.corpora import service as corpora
-from app.jobs import schemas, service
-from app.jobs.cluster import nodes
+from app.jobs import service
 from app.jobs.schemas import rows
+from app.overview import nodes
 from app.web.auth import Reader
 from app.web.pages import page
 
@@ -47,7 +47,7 @@ def overview(request: Request, principal: Reader) -> Response:
             names=names,
             starter=_starter(texts),
             own_corpora=[corpus for corpus in texts if corpus.owner_id is not None],
-            nodes=_nodes(session, principal),
+            nodes=nodes.answers(session, principal),
         )
 
 
@@ -62,23 +62,3 @@ def _starter(texts: Sequence[Corpus]) -> Corpus | None:
     shipped = [corpus for corpus in ready if corpus.owner_id is None]
     chinese = locale() == "zh-CN"
     return next(iter([*own, *sorted(shipped, key=lambda corpus: corpus.name.isascii() is chinese)]), None)
-
-
-def _nodes(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
-    jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
-    return [
-        schemas.node_answer(
-            node, live=nodes.is_live(node, db.now()), running=[job.id for job in jobs if job.node == node.name]
-        )
-        for node in nodes.list_nodes(session)
-    ]
-
-
-@router.get("/nodes")
-def list_nodes(request: Request, principal: Reader) -> Response:
-    """The nodes, with their hardware and the jobs that run on them."""
-    with db.transaction() as session:
-        machines = _nodes(session, principal)
-        ids = [job_id for node in machines for job_id in node.running]
-        names = _missing_names(session, principal, ids)
-    return page(request, "nodes/list.html", principal=principal, nodes=machines, names=names)

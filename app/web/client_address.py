@@ -4,12 +4,20 @@ import ipaddress
 
 from fastapi import Request
 
+from app.core.addresses import is_loopback
+
 NETWORK_BITS = 64  # of an IPv6 address: one customer has as many addresses
 
 
 def client_address(request: Request) -> str:
     """The address of the client, from the forwarding headers of proxies that uvicorn trusts (FORWARDED_ALLOW_IPS)."""
     return request.client.host if request.client is not None else ""
+
+
+def is_local(request: Request) -> bool:
+    """Whether a request comes from this machine, as far as its address says."""
+    address = client_address(request)
+    return bool(address) and is_loopback(address)
 
 
 def client_network(request: Request) -> str:

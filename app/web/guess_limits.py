@@ -5,6 +5,8 @@ one. Keys have 20 bits, so a flood of invented names leaves at most a million ro
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -58,6 +60,18 @@ def count(session: Session, guess: Guess) -> None:
     row.last_at = now
     if row.failures >= guess.free:
         row.locked_until = now + _lock_time(row.failures - guess.free)
+
+
+@contextmanager
+def code_checked(guess: Guess) -> Iterator[Session]:
+    """A transaction that checks a one-time code or token: a wrong one, which raises PanelError, is counted."""
+    try:
+        with db.transaction() as session:
+            yield session
+    except PanelError:
+        with db.transaction() as session:  # of its own: that of the wrong guess was rolled back
+            count(session, guess)
+        raise
 
 
 def forget(session: Session, guess: Guess) -> None:

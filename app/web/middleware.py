@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 MAX_HEADERS = 100
 MAX_VISITOR_BODY_BYTES = 16 * 1024  # of the forms that anybody may send: a name, a password, a code
 VISITOR_FORMS = re.compile(
-    r"(/api/v1)?/(login|logout|setup)|/api/v1/(password-reset|invitations/accept)"
+    r"(/api/v1)?/(login|logout|setup)|/api/v1/(password-reset|invitations/accept|nodes/join)"
     r"|/(preferences|reset-password|invitation|confirm-email|unsubscribe)"
 )
 MAX_ALL_BODIES_BYTES = 64 * 2**20  # of all requests at once, without uploads

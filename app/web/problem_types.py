@@ -279,6 +279,12 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "too_little": ((422,), "The text or the memory is too small for the smallest model."),
     "vocab_too_large": ((422,), "The text cannot yield a vocabulary of this size."),
     "window_invalid": ((422,), "The last step is before the first one."),
+    # nodes
+    "join_token_wrong": ((403,), "The join token is wrong, used, revoked or too old."),
+    "join_unavailable": ((409,), "Other machines do not reach what a node needs; the title says what to set."),
+    "node_name_invalid": ((422,), "The name of the node is too long or has characters that it cannot have."),
+    "node_online": ((409,), "A node of this name is online."),
+    "version_differs": ((409,), "The machine has another version of Athanor."),
     # conversations
     "content_empty": ((422,), "The question is empty."),
     "conversation_full": ((409,), "The conversation has as many messages as one can have."),

@@ -12,6 +12,7 @@ from . import (
     generating,
     generating_records,
     labeling,
+    nodes,
     pulling,
     resources,
     submitting,
@@ -60,6 +61,7 @@ for _name, _group in {
     "conversations": conversing.conversations,
     "records": generating_records.records,
     "tasks": resources.tasks,
+    "nodes": nodes.nodes,
     "trash": trash.trash,
 }.items():
     commands.add_typer(_group, name=_name)

@@ -27,6 +27,7 @@ from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
 from app.client.lineage import LineageInfo, LineageItemInfo, LineageLinkInfo
 from app.client.model_endpoints import EndpointFields
+from app.client.nodes import JoinTokenInfo, NewJoinTokenInfo, NodeConfigurationInfo, join
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
 from app.client.sharing import SharingInfo
@@ -219,6 +220,9 @@ CALLS: Calls = {
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
+    "list_join_tokens": lambda client, _file: next(client.join_tokens.list(limit=3)),
+    "create_join_token": lambda client, _file: client.join_tokens.create(5),
+    "revoke_join_token": lambda client, _file: client.join_tokens.revoke("t"),
     "list_checkpoints": lambda client, _file: next(
         client.checkpoints.list("j", limit=3, search="g", tag="t", pinned=True, owner="shared", order="name")
     ),
@@ -468,6 +472,9 @@ SCHEMAS: dict[type[Shape], str] = {
     synthetic_shapes.SynthesisInfo: "SynthesisAnswer",
     shapes.RecordMessageInfo: "RecordMessage",
     shapes.RecordInfo: "TrainingRecord",
+    JoinTokenInfo: "JoinTokenAnswer",
+    NewJoinTokenInfo: "NewJoinTokenAnswer",
+    NodeConfigurationInfo: "NodeConfigurationAnswer",
     notice_shapes.UserNoticeInfo: "UserNoticeAnswer",
     notice_shapes.NoticeDeliveryInfo: "NoticeDeliveryAnswer",
     notice_shapes.UnreadInfo: "UnreadAnswer",
@@ -587,7 +594,7 @@ def test_every_operation_has_a_method(document: dict[str, Any]) -> None:
         for _method, path, description in api_document.operations(document)
         if AREAS & set(description["tags"]) and not LEFT_OUT.match(path)
     }
-    tested_elsewhere = {"download_checkpoint", "download_archive"}  # their answers are archives
+    tested_elsewhere = {"download_checkpoint", "download_archive", "join_node"}  # archives; and what needs no token
     assert offered - CALLS.keys() == tested_elsewhere
 
 
@@ -601,6 +608,21 @@ def test_a_token_is_created_for_a_name_and_a_password(document: dict[str, Any]) 
     transport = httpx2.MockTransport(answer)
     assert create_token("http://localhost", "Alice", "secret", "laptop", transport) == "text"
     assert sent == ["log_in", "create_token", "log_out"]
+
+
+def test_a_machine_joins_without_an_api_token(document: dict[str, Any]) -> None:
+    sent = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        path, description = operation(document, request)
+        sent.append(path)
+        assert "authorization" not in request.headers
+        check_body(document, description["requestBody"]["content"]["application/json"]["schema"], request)
+        return answered(document, description)
+
+    transport = httpx2.MockTransport(answer)
+    assert join("http://localhost", "ath_join_1", "gpu-2", "0051", transport).database_url == "text"
+    assert sent == ["/api/v1/nodes/join"]
 
 
 # ---- answers --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 
 from app.accounts import invitations
 from app.core import db, storage
-from app.core.account_models import ApiToken, ExternalIdentity, Invitation, LoginSession, PasswordReset, User
+from app.core.account_models import ApiToken, ExternalIdentity, Invitation, JoinToken, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
 from app.core.json_shapes import ModelFacts, TaskOptions
@@ -21,6 +21,7 @@ from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSe
 from app.core.notice_models import NoticeService, UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
+from app.jobs.cluster import join_tokens
 from app.tokenizers import service as tokenizers
 from app.webhooks.service import EVENT_TYPES
 from tests.app.jobs import factories, saved_checkpoints
@@ -87,6 +88,7 @@ class Ids:
     item_id: str  # of lineage
     shared_id: str
     identity_id: str
+    join_token_id: str
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +135,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
         service = NoticeService(user_id=alice_user.id, name=MARK, scheme="json", url="json://localhost")
         invitation, _code = invitations.create(session, principal=alice_user.principal, role="member", days=7)
+        join_token, _secret = join_tokens.create(session, principal=alice_user.principal)
         generation = RecordGeneration(
             owner_id=alice_user.id,
             corpus_name=MARK,
@@ -169,6 +172,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             checkpoint_id,
             corpus_id,
             identity.id,
+            join_token.id,
         )
         return Ids(*row_ids, token_id, session_id, alice_user.id, invitation.id, *others)
 
@@ -197,7 +201,7 @@ def imported_model(person: Person, name: str) -> ImportedModel:
 
 
 PARAMETERS = {field.name for field in fields(Ids)} - {"running_job_id"}
-FOR_ADMINS = r"\{(user|invitation|service)_id\}|everyones"
+FOR_ADMINS = r"\{(user|invitation|service|join_token)_id\}|everyones"
 WITH_ID = [(method, path) for method, path in routes() if re.search(r"\{\w+_id\}", path) and NO_ROWS not in path]
 LISTS = [
     path for method, path in routes() if method == "GET" and "{" not in path and path != "/notices/events"
@@ -218,7 +222,7 @@ def fingerprint() -> list[Any]:
     tokens = select(ApiToken.id, ApiToken.revoked_at).order_by(ApiToken.id)
     sessions = select(LoginSession.id).order_by(LoginSession.id)
     people = select(User.id, User.name, User.password_hash, User.disabled_at).order_by(User.id)
-    codes = (select(PasswordReset.code_sha256), select(Invitation.code_sha256))
+    codes = (select(PasswordReset.code_sha256), select(Invitation.code_sha256), select(JoinToken.id))
     queries = [
         *(select(table.__table__).order_by(table.id) for table in TABLES),
         tokens,

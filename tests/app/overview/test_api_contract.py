@@ -16,7 +16,9 @@ from tests.users import Person
 
 UNKNOWN_ID = "0000000000000000"
 TUS = {"Tus-Resumable": "1.0.0"}  # without which uploads answer nothing else
-PUBLIC = {f"/api/v1/{name}" for name in ("setup", "login", "logout", "password-reset", "invitations/accept")}
+PUBLIC = {
+    f"/api/v1/{name}" for name in ("setup", "login", "logout", "password-reset", "invitations/accept", "nodes/join")
+}
 
 
 @pytest.fixture(scope="module")

@@ -241,6 +241,7 @@ def test_a_declared_body_over_the_limit_is_rejected_before_authentication(visito
         ("/login", {"name": "Alice", "password": "SURROGATE"}),
         ("/password-reset", {"code": "SURROGATE", "password": "x"}),
         ("/invitations/accept", {"code": "SURROGATE", "name": "x", "password": "x"}),
+        ("/nodes/join", {"token": "SURROGATE", "name": "x", "revision": "x"}),
         ("/me/password", {"present_password": "SURROGATE", "password": "x"}),
     ],
 )

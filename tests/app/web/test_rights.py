@@ -17,6 +17,7 @@ OPEN = {
     "/api/v1/invitations/accept",
     "/api/v1/login",
     "/api/v1/logout",
+    "/api/v1/nodes/join",
     "/api/v1/password-reset",
     "/api/v1/setup",
     "/checkpoint-tasks{rest:path}",

@@ -1,0 +1,76 @@
+"""How machines become nodes: join tokens, for an owner's token with the scope admin, and what redeems them."""
+
+from collections.abc import Iterator
+from datetime import datetime
+
+import httpx2
+
+from .shapes import Shape
+from .transport import Transport, address
+
+
+class JoinTokenInfo(Shape):
+    """A join token. `state` is unused, used or expired; `node` is the name of the node that joined with it."""
+
+    id: str
+    state: str
+    creator: str
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    node: str | None
+
+
+class NewJoinTokenInfo(JoinTokenInfo):
+    """A new join token, which is shown only here, with the command to run on the other machine.
+
+    `hints` says why other machines cannot join yet, and what to do.
+    """
+
+    token: str
+    command: str
+    hints: list[str]
+
+
+class NodeConfigurationInfo(Shape):
+    """What a node needs. The addresses name certificates by their names in `files`, which has their text."""
+
+    database_url: str
+    redis_url: str
+    data: str
+    key_sha256: str
+    files: dict[str, str]
+
+
+class JoinTokens:
+    """Tokens with which machines become nodes."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def list(self, limit: int = 50) -> Iterator[JoinTokenInfo]:
+        """The join tokens, newest first, read in pages of `limit`."""
+        return self._transport.pages(JoinTokenInfo, "/join-tokens", limit=limit)
+
+    def create(self, minutes: int = 60) -> NewJoinTokenInfo:
+        """Create a token with which a machine becomes a node, once, within so many minutes."""
+        return self._transport.post(NewJoinTokenInfo, "/join-tokens", {"minutes": minutes})
+
+    def revoke(self, token_id: str) -> None:
+        """Revoke a join token that was not used."""
+        self._transport.delete(address("join-tokens", token_id))
+
+
+def join(
+    url: str, token: str, name: str, revision: str, transport: httpx2.BaseTransport | None = None
+) -> NodeConfigurationInfo:
+    """Use a join token: what the node of this name needs. `revision` is that of the schema which the machine expects.
+
+    Raises Forbidden for a token that is wrong, used, revoked or too old, and Conflict where the machine cannot join.
+    """
+    visitor = Transport(url, "", transport=transport)
+    try:
+        body = {"token": token, "name": name, "revision": revision}
+        return visitor.post(NodeConfigurationInfo, "/nodes/join", body)
+    finally:
+        visitor.close()

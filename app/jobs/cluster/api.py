@@ -1,0 +1,79 @@
+"""JSON routes with which machines become nodes."""
+
+from fastapi import APIRouter, Request, Response
+
+from app.core import db
+from app.core.paging import Listing
+from app.jobs.cluster import join_tokens
+from app.jobs.cluster.join_schemas import (
+    JoinRequest,
+    JoinTokenAnswer,
+    JoinTokenRequest,
+    NewJoinTokenAnswer,
+    NodeConfigurationAnswer,
+    join_token_answer,
+    new_join_token_answer,
+    node_configuration_answer,
+)
+from app.web import guess_limits
+from app.web.auth import Owner
+from app.web.client_address import is_local
+from app.web.idempotency import ApiRoute
+from app.web.paging import After, Limit
+from app.web.parameters import Id
+from app.web.problem_types import errors
+
+router = APIRouter(route_class=ApiRoute, tags=["nodes"])
+
+
+@router.get("/join-tokens", responses=errors("role_missing"))
+def list_join_tokens(_principal: Owner, limit: Limit = 50, after: After = None) -> Listing[JoinTokenAnswer]:
+    """List the tokens with which machines become nodes, newest first, each with the node that joined with it."""
+    with db.transaction() as session:
+        rows, cursor = join_tokens.list_tokens(session, limit=limit, after=after)
+        return Listing(data=[join_token_answer(row, creator) for row, creator in rows], next=cursor)
+
+
+@router.post("/join-tokens", status_code=201, responses=errors("role_missing", "answer_secret"))
+def create_join_token(request: Request, principal: Owner, body: JoinTokenRequest) -> NewJoinTokenAnswer:
+    """Create a token with which a machine becomes a node, once, and the command to run there.
+
+    The machine then has what every node has: the credentials of the database and the broker.
+    """
+    with db.transaction() as session:
+        row, token = join_tokens.create(session, principal=principal, minutes=body.minutes)
+        return new_join_token_answer(row, principal.name, token, address_of(request))
+
+
+@router.delete("/join-tokens/{join_token_id}", status_code=204, responses=errors("role_missing"))
+def revoke_join_token(principal: Owner, join_token_id: Id) -> Response:
+    """Revoke a join token that was not used. A node that has joined stays."""
+    with db.transaction() as session:
+        join_tokens.revoke(session, principal=principal, token_id=join_token_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/nodes/join",
+    responses=errors(
+        "join_token_wrong", "guesses_limited", "join_unavailable", "version_differs", "node_online", "node_name_invalid"
+    ),
+)
+def join_node(request: Request, body: JoinRequest) -> NodeConfigurationAnswer:
+    """Become a node, once for each join token: the answer has the addresses and credentials that its worker needs.
+
+    `athanor join` sends this. While the panel, the database or the broker is reached on its own machine only, no other
+    machine gets an answer.
+    """
+    with guess_limits.code_checked(guess_limits.from_address(request, "code")) as session:
+        join_tokens.of_secret(session, secret=body.token)
+    with db.transaction() as session:
+        configuration = join_tokens.redeem(
+            session, secret=body.token, name=body.name, revision=body.revision, is_local=is_local(request)
+        )
+    return node_configuration_answer(configuration)
+
+
+def address_of(request: Request) -> str:
+    """The address of the panel as a client reached it."""
+    return str(request.base_url).rstrip("/")

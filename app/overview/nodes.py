@@ -1,0 +1,78 @@
+"""HTML routes of the nodes: the list, and join tokens for further ones."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from sqlalchemy.orm import Session
+
+from app.core import db, storage
+from app.core.models import HELD
+from app.core.principal import Principal
+from app.jobs import schemas, service
+from app.jobs.cluster import join_tokens, node_configuration, nodes
+from app.jobs.cluster.api import address_of
+from app.jobs.cluster.join_schemas import join_token_answer, new_join_token_answer
+from app.web.auth import Owner, Reader
+from app.web.pages import handle_form_action, page
+from app.web.parameters import Id
+
+router = APIRouter()
+
+NUM_TOKENS = 20  # the newest, on the page
+
+
+def answers(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
+    """All nodes, each with the user's jobs on it."""
+    jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
+    return [
+        schemas.node_answer(
+            node, live=nodes.is_live(node, db.now()), running=[job.id for job in jobs if job.node == node.name]
+        )
+        for node in nodes.list_nodes(session)
+    ]
+
+
+def _nodes_page(request: Request, principal: Principal, **context: Any) -> Response:
+    with db.transaction() as session:
+        machines = answers(session, principal)
+        ids = dict.fromkeys(job_id for node in machines for job_id in node.running)
+        names = {job_id: service.get(session, principal=principal, job_id=job_id).name for job_id in ids}
+        tokens = join_tokens.list_tokens(session, limit=NUM_TOKENS)[0] if principal.is_at_least("owner") else []
+        listed = [join_token_answer(row, creator) for row, creator in tokens]
+    panel = address_of(request)
+    variables: dict[str, Any] = {
+        "nodes": machines,
+        "names": names,
+        "join_tokens": listed,
+        "new_token": None,
+        "hints": node_configuration.hints(panel),
+        "panel": panel,
+        "data": storage.data(),
+        **context,
+    }
+    return page(request, "nodes/list.html", principal=principal, **variables)
+
+
+@router.get("/nodes")
+def list_nodes(request: Request, principal: Reader) -> Response:
+    """The nodes, with their hardware and the jobs that run on them."""
+    return _nodes_page(request, principal)
+
+
+@router.post("/nodes")
+def create_join_token(request: Request, principal: Owner) -> Response:
+    """Create a join token and show its command once."""
+    with db.transaction() as session:
+        row, token = join_tokens.create(session, principal=principal)
+    answer = new_join_token_answer(row, principal.name, token, address_of(request))
+    return _nodes_page(request, principal, new_token=answer)
+
+
+@router.post("/nodes/join-tokens/{join_token_id}/revoke")
+def revoke_join_token(request: Request, principal: Owner, join_token_id: Id) -> Response:
+    """Revoke a join token."""
+    return handle_form_action(
+        lambda session: join_tokens.revoke(session, principal=principal, token_id=join_token_id),
+        "/nodes",
+        lambda _error: _nodes_page(request, principal),
+    )
