@@ -10,6 +10,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import SMALL, Open
 from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
+from tests.users import PASSWORD
 
 MINUTE = 60_000
 
@@ -30,6 +31,7 @@ def test_a_job_is_paused_resumed_and_continued_with_buttons(
         pause(page)
         freeze(page, running_stack)
         resume(page)
+        lose_session(page, running_stack)
         page.get_by_role("button", name="Cancel job").click()
         page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
         expect(page.locator("[data-badge]")).to_have_text("Cancelled", timeout=2 * MINUTE)
@@ -73,6 +75,28 @@ def resume(page: Page) -> None:
     expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
     expect(page.locator("[data-history]")).to_contain_text("Attempt 2")
     expect(page.locator("[data-history]")).to_contain_text("0 steps are trained again.")
+
+
+def lose_session(page: Page, running_stack: Stack) -> None:
+    """The live view of a session that ends elsewhere says so; those of other sessions stay."""
+    browser = page.context.browser
+    assert browser is not None
+    context = browser.new_context(locale="en")
+    try:
+        other = context.new_page()
+        other.goto(running_stack.base_url + "/login")
+        other.get_by_label("Name").fill("Alice")
+        other.get_by_label("Password").fill(PASSWORD)
+        other.get_by_role("button", name="Log in").click()
+        other.wait_for_url(running_stack.base_url + "/")
+        other.goto(page.url)
+        expect(other.locator("[data-stream]")).to_have_text("Live", timeout=20_000)
+        left = context.request.post(running_stack.base_url + "/logout", headers={"Origin": running_stack.base_url})
+        assert left.ok, left.status
+        expect(other.locator("[data-stream]")).to_have_text("Log in again", timeout=30_000)
+        expect(page.locator("[data-stream]")).to_have_text("Live")
+    finally:
+        context.close()
 
 
 def continue_from_checkpoint(page: Page) -> None:
