@@ -30,7 +30,7 @@ from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
 from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
-from app.jobs import metrics_api
+from app.jobs import metrics_api, tokenization_pages
 from app.jobs import pages as jobs_pages
 from app.jobs.archives import api as archives_api
 from app.jobs.archives import pages as archives_pages
@@ -137,6 +137,7 @@ PAGES = (
     archives_pages,
     everyones_pages,
     forwarding_pages,
+    tokenization_pages,
     jobs_pages,
     notices_pages,
     playground_pages,

@@ -125,6 +125,13 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_files(paths: Iterable[Path]) -> None:
+    """Force the content of files to the disk."""
+    for path in paths:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file's bytes, in hex, read in constant memory."""
     with path.open("rb") as file:
@@ -143,7 +150,7 @@ def write_manifest(directory: Path, identity: dict[str, Any], beat: Callable[[],
         path = directory / name
         files.append({"name": name, "size": path.stat().st_size, "sha256": sha256_file(path)})
         beat()
-    _sync_files(directory / name for name in names)
+    sync_files(directory / name for name in names)
     write_atomically(directory / MANIFEST, json.dumps({"files": files, **identity}, indent=2, ensure_ascii=False))
 
 
@@ -174,9 +181,3 @@ def publish(source: Path, target: Path) -> dict[str, Any]:
     sync_directory(target.parent)
     sync_directory(source.parent)
     return manifest
-
-
-def _sync_files(paths: Iterable[Path]) -> None:
-    for path in paths:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())

@@ -1,6 +1,7 @@
 """Why a background task failed, and what to do: the sentence of each code."""
 
 from app.base_models import limits, problems
+from app.core import job_failures
 from app.core.i18n import _, gettext_noop
 from app.core.json_shapes import FailureReason, Problem
 from trainer.limits import MESSAGES as MESSAGES_OF_LIMITS
@@ -62,6 +63,9 @@ def sentence(failure: FailureReason) -> str:
     """The sentence of a failure in the reader's language."""
     if failure.code in MESSAGES_OF_LIMITS:
         return limits.sentence(Limit(code=failure.code, values=failure.values))
+    if failure.code not in MESSAGES and failure.code in job_failures.FAILURES:  # what a job would end with, too
+        described = job_failures.describe(failure.code, failure.values)
+        return f"{described['cause']} {described['next_step']}"
     if failure.code not in MESSAGES and failure.code in problems.MESSAGES:
         return problems.sentence(Problem.model_validate({**failure.values, "code": failure.code}))
     return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})

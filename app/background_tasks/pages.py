@@ -48,6 +48,7 @@ KINDS: dict[Kind, str] = {
     "tokenizer": gettext_noop("Tokenizers"),
     "generate": gettext_noop("Synthetic data"),
     "job_import": gettext_noop("Imported jobs"),
+    "tokenize": gettext_noop("Tokenized corpora"),
 }
 FORMATS = {
     "safetensors": gettext_noop("safetensors: transformers, vLLM and others"),

@@ -91,8 +91,8 @@ class TaskFailure(BaseModel):
 
 
 class TaskAnswer(BaseModel):
-    """A background task: parsing, cleaning or counting a corpus, importing a base model or a job, a tokenizer, an
-    export or an evaluation.
+    """A background task: parsing, cleaning, counting or tokenizing a corpus, importing a base model or a job, a
+    tokenizer, an export or an evaluation.
     """
 
     model_config = ConfigDict(
@@ -134,7 +134,8 @@ class TaskAnswer(BaseModel):
 
     id: str
     corpus_id: str | None = Field(
-        description="The corpus that it parses or counts, or the cleaned version that it makes, or null."
+        description="The corpus that it parses or counts, the first one that it tokenizes, or the cleaned version that "
+        "it makes, or null."
     )
     checkpoint_id: str | None = Field(description="The checkpoint that it exports or evaluates, or null.")
     model_id: str | None = Field(description="The base model that it imports, exports or evaluates, or null.")
@@ -148,7 +149,8 @@ class TaskAnswer(BaseModel):
         description="Of an evaluation: harness, num_fewshot, and for each corpus metrics, standard errors and "
         "examples. Of an export: its files with sizes and hashes, and how far its logits are from the checkpoint's. "
         "Of statistics: what the statistics of the corpus say. Of the import of a job: "
-        "its ID, job_id. Of others: null, as the corpus or model says it."
+        "its ID, job_id. Of corpora that were tokenized: num_tokens, bytes_per_token, and the samples that they make. "
+        "Of others: null, as the corpus or model says it."
     )
     failure: TaskFailure | None
     created_at: datetime

@@ -83,6 +83,13 @@ class Jobs:
         """Validate a spec and estimate what a job of it would cost, without submitting it."""
         return self._transport.post(PlanInfo, "/jobs/plan", spec)
 
+    def tokenize(self, spec: Mapping[str, Any]) -> TaskInfo:
+        """Tokenize the corpora of a job in the background, without submitting it; `tasks.wait` for the task.
+
+        Jobs with the same corpora, tokenizer and fields of the data then begin to train at once.
+        """
+        return self._transport.post(TaskInfo, "/jobs/tokenize", spec)
+
     def propose(self, corpora: Sequence[str], seconds: float) -> ProposalInfo:
         """Propose a model for corpora and a training time."""
         return self._transport.post(ProposalInfo, "/jobs/propose", {"corpora": list(corpora), "seconds": seconds})

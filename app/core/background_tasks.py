@@ -1,9 +1,10 @@
 """The queue of background tasks in the database: the only writer of their table.
 
 A background task parses or cleans a corpus or counts its statistics, imports a base model, trains or imports a
-tokenizer, exports or evaluates a model, has a model write records, or imports a job. Like a job it is run by one
-process at a time: that holds a lease, and each start raises the fence, with which every later write is refused to an
-earlier start. What a task's end means for its corpus, model or tokenizer is in app/background_tasks/outcomes.py.
+tokenizer, exports or evaluates a model, has a model write records, imports a job, or tokenizes corpora. Like a job it
+is run by one process at a time: that holds a lease, and each start raises the fence, with which every later write is
+refused to an earlier start. What a task's end means for its corpus, model or tokenizer is in
+app/background_tasks/outcomes.py.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,9 @@ from app.core.model_base import new_id
 from app.core.models import BackgroundTask
 from app.core.settings import settings
 
-Kind = Literal["parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import"]
+Kind = Literal[
+    "parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import", "tokenize"
+]
 OPEN = ("queued", "running")
 MAX_LOSSES = 3  # of workers that run the same task, before it fails
 MAX_RUNNING_PER_USER = 2  # on all nodes
@@ -47,6 +50,7 @@ LANES = (
     Lane(("tokenizer",), slots=1, max_open_per_user=20),
     Lane(("generate",), slots=1, max_open_per_user=20),
     Lane(("job_import",), slots=1, max_open_per_user=20),
+    Lane(("tokenize",), slots=1, max_open_per_user=20),
 )
 
 
@@ -238,18 +242,29 @@ def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], row_
 
 def refuse_open(session: Session, subject: InstrumentedAttribute[str | None], row_id: str, code: str) -> None:
     """Raise PanelError (409) while a task works on a corpus, checkpoint, model or tokenizer."""
-    open_tasks = select(BackgroundTask.id).where(subject == row_id, BackgroundTask.state.in_(OPEN))
-    task_id = session.scalar(open_tasks.limit(1))
-    if task_id is not None:
-        raise PanelError(409, code, _("The task {id} uses this. Cancel it or wait for its end.", id=task_id))
+    open_tasks = select(BackgroundTask).where(subject == row_id, BackgroundTask.state.in_(OPEN))
+    _refuse(session.scalar(open_tasks.limit(1)), code)
 
 
-def cancel_evaluations(session: Session, *, corpus_id: str) -> None:
-    """Cancel the evaluations on a corpus, which is being deleted."""
-    uses_corpus = BackgroundTask.options["corpora"].contains([corpus_id])
-    evaluations = select(BackgroundTask).where(uses_corpus, BackgroundTask.state.in_(OPEN))
-    for task in session.scalars(evaluations.with_for_update()):
+def _refuse(task: BackgroundTask | None, code: str) -> None:
+    if task is not None:
+        raise PanelError(409, code, _("The task {id} uses this. Cancel it or wait for its end.", id=task.id))
+
+
+def cancel_uses(session: Session, *, corpus_id: str) -> None:
+    """Cancel what evaluates on a corpus or tokenizes it, which is being deleted."""
+    for task in session.scalars(_uses(corpus_id).with_for_update()):
         cancel(task)
+
+
+def refuse_while_tokenized(session: Session, *, corpus_id: str) -> None:
+    """Raise PanelError (409) while a task tokenizes a corpus, which is about to get another text."""
+    _refuse(session.scalar(_uses(corpus_id).where(BackgroundTask.kind == "tokenize").limit(1)), "corpus_in_use")
+
+
+def _uses(corpus_id: str) -> Select[BackgroundTask]:
+    uses_corpus = BackgroundTask.options["corpora"].contains([corpus_id])
+    return select(BackgroundTask).where(uses_corpus, BackgroundTask.state.in_(OPEN))
 
 
 def list_lost(session: Session, *, node: str | None = None) -> list[BackgroundTask]:

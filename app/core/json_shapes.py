@@ -224,7 +224,7 @@ class Manifest(_Open):
 
 class TaskOptions(_Stored):
     """The options of an export (the first four), an evaluation (the next five), statistics of a corpus, records that
-    a model writes, or the import of a job.
+    a model writes, the import of a job, or the tokenization of corpora.
     """
 
     format: str | None = None
@@ -242,6 +242,7 @@ class TaskOptions(_Stored):
     filename: str | None = None  # of the archive that is imported
     sha256: str | None = None  # of that
     num_bytes: int | None = None  # of that, which counts toward the quota until the import has ended
+    spec: dict[str, JsonValue] | None = None  # of the jobs that corpora are tokenized for
 
 
 class TaskProgress(_Stored):
@@ -276,7 +277,7 @@ class CorpusScores(_Open):
 
 class TaskResult(_Open):
     """What an export wrote (`files`, how far its logits are off), an evaluation measured (`corpora`), or the job that
-    was imported. Of statistics: what app/corpora/statistics.py says.
+    was imported. Of statistics: what app/corpora/statistics.py says. Of corpora that were tokenized: how many tokens.
     """
 
     files: list[StoredFile] = []

@@ -61,7 +61,10 @@ TERMINAL = ("succeeded", "failed", "cancelled")
 HELD = ("starting", "running", "pausing", "cancelling")  # an attempt holds the job and its node
 DESIRED_STATES = ("run", "pause", "cancel")
 CHECKPOINT_STATES = ("ready", "corrupt", "deleting", "deleted")
-TASK_KINDS = ("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import")
+TASK_KINDS = (
+    *("parse", "clean", "statistics", "import", "export", "evaluation", "tokenizer", "generate", "job_import"),
+    "tokenize",
+)
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
 
@@ -213,10 +216,8 @@ class ImportedModel(Artifact, Labeled, Base):
 
 
 class BackgroundTask(Base):
-    """Parsing or cleaning a corpus or counting its statistics, importing a base model, training or importing a
-    tokenizer, exporting or evaluating a checkpoint or imported model, having a model write records, or importing a job.
-
-    Written only by app/core/background_tasks.py.
+    """Work on a corpus, checkpoint, base model or tokenizer, or the import of a job: app/core/background_tasks.py says
+    what there is, and is the only one to write here.
     """
 
     __tablename__ = "background_task"
@@ -374,7 +375,7 @@ class Attempt(Base):
     node: Mapped[str]
     started_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ended_at: Mapped[datetime | None]
-    exit_kind: Mapped[str | None]  # a code of app/jobs/lifecycle/failures.py
+    exit_kind: Mapped[str | None]  # a code of app/core/job_failures.py
     exit_data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
     resume_step: Mapped[int | None]  # the step it resumed from; None until its supervisor has chosen
     resumed_from: Mapped[str | None]  # the id of the checkpoint; none from scratch

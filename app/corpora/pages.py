@@ -7,12 +7,13 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import RedirectResponse
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.core import db, labels, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, translate
-from app.core.models import Corpus
+from app.core.models import BackgroundTask, Corpus, Tokenizer
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import (
@@ -264,6 +265,7 @@ def corpus_page(
         changes = versions.changes(session, before, corpus) if before is not None else None
         mappings = service.named_mappings(session, principal=principal)
         counted = _statistics(session, principal, corpus, tokenizer)
+        tokenized = _tokenizations(session, principal, corpus)
         cleaning = cleaning_form.context(session, principal, corpus, recipe, recipe_form)
         shared = sharing.context(session, principal, corpus)
     documents = _documents(corpus, start) if corpus.state == "ready" else []
@@ -306,6 +308,7 @@ def corpus_page(
         before=before,
         changes=changes,
         **counted,
+        tokenized=tokenized,
         query=searched[0],
         matches=search.search(corpus, searched[0], start=searched[1])
         if searched[0] and corpus.state == "ready"
@@ -339,6 +342,14 @@ def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenize
     }
 
 
+def _tokenizations(session: Session, principal: Principal, corpus: Corpus) -> list[tuple[BackgroundTask, str]]:
+    """The user's newest tasks that tokenize a corpus, each with the name of its tokenizer, if that is still there."""
+    tasks = service.tokenizations(session, principal=principal, corpus=corpus)
+    ids = [task.options.tokenizer for task in tasks]
+    names = dict(session.execute(select(Tokenizer.id, Tokenizer.name).where(Tokenizer.id.in_(ids))).tuples().all())
+    return [(task, names.get(task.options.tokenizer or "", "")) for task in tasks]
+
+
 @router.get("/corpora/{corpus_id}")
 def show_corpus(
     request: Request,
@@ -353,12 +364,12 @@ def show_corpus(
     part: Part = "",
 ) -> Response:
     """The page of one corpus; with `part=state` only the state of its parsing, to update it, with
-    `part=statistics` what is counted.
+    `part=statistics` what is counted, with `part=tokens` what is tokenized.
 
     `since` is the version that it is compared with, by default the one before; `tokenizer` that of the statistics; `q`
     is searched from byte `at` of the text on; `recipe` is a version whose recipe the form of cleaning begins with.
     """
-    if part not in ("state", "statistics"):
+    if part not in ("state", "statistics", "tokens"):
         searched = (q, at)
         return corpus_page(
             request, principal, corpus_id, start, since=since, tokenizer=tokenizer, searched=searched, recipe=recipe
@@ -368,6 +379,9 @@ def show_corpus(
         if part == "statistics":
             counted = _statistics(session, principal, corpus, tokenizer)
             return page(request, "corpora/_statistics.html", principal=principal, corpus=corpus, **counted)
+        if part == "tokens":
+            tokenized = _tokenizations(session, principal, corpus)
+            return page(request, "corpora/_tokenizations.html", principal=principal, tokenized=tokenized)
         tasks = service.parse_tasks(session, [corpus])
     return page(request, "corpora/_state.html", principal=principal, corpus=corpus, tasks=tasks)
 

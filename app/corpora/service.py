@@ -31,6 +31,7 @@ from trainer.run_dir import CorpusInput, sha256_file
 
 MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[Corpus]
 MAX_MAPPINGS = 500  # corpora whose mappings are offered
+MAX_TOKENIZATIONS = 5  # shown of a corpus
 MAX_EXPIRED = 100  # corpora that one sweep deletes
 CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled"}  # the problem, by the kind of the task
 CorpusOrder = Literal["newest", "name", "size"]
@@ -170,6 +171,16 @@ def require_ready_corpora(
     return [corpora[corpus_id] for corpus_id in ids]
 
 
+def tokenizations(session: Session, *, principal: Principal, corpus: Corpus) -> list[BackgroundTask]:
+    """The user's newest tasks that tokenize a corpus, alone or with others."""
+    query = select(BackgroundTask).where(
+        BackgroundTask.kind == "tokenize",
+        BackgroundTask.owner_id == principal.user_id,
+        BackgroundTask.options["corpora"].contains([corpus.id]),
+    )
+    return list(session.scalars(query.order_by(BackgroundTask.id.desc()).limit(MAX_TOKENIZATIONS)))
+
+
 def existing(session: Session, ids: Sequence[str]) -> list[Corpus]:
     """Those of the corpora that have not been deleted, in the given order."""
     query = select(Corpus).where(Corpus.id.in_(ids), Corpus.deleted_at.is_(None))
@@ -209,6 +220,7 @@ def parse_again(
         message = _("A recipe made this version from another one. Read that one differently, and clean it again.")
         raise PanelError(409, "corpus_cleaned", message)
     _refuse_in_use(session, corpus)
+    background_tasks.refuse_while_tokenized(session, corpus_id=corpus_id)
     chosen = [file for file in list_files(session, corpus_id) if filename in (None, file.filename)]
     if not chosen and filename is not None:
         raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=filename[:200]))
@@ -255,11 +267,13 @@ def change_labels(session: Session, *, principal: Principal, corpus_id: str, cha
 
 
 def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> None:
-    """Move a corpus to the trash, and end what parses it or evaluates on it. Raises PanelError if a job uses it."""
+    """Move a corpus to the trash, and end what parses or tokenizes it or evaluates on it. Raises PanelError if a job
+    uses it.
+    """
     corpus = own_corpus(session, principal, corpus_id)
     _refuse_in_use(session, corpus)
     audit_log.record(session, "corpus_deleted", principal, subject=corpus.name, subject_id=corpus.id)
-    background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
+    background_tasks.cancel_uses(session, corpus_id=corpus.id)
     _end_reading(session, corpus)
     corpus.deleted_at = func.now()
 
@@ -276,7 +290,7 @@ def purge(session: Session, corpus: Corpus) -> None:
     """
     _refuse_in_use(session, corpus)
     background_tasks.refuse_open(session, BackgroundTask.corpus_id, corpus.id, "corpus_in_use")
-    background_tasks.cancel_evaluations(session, corpus_id=corpus.id)
+    background_tasks.cancel_uses(session, corpus_id=corpus.id)
     deleted_directories.note(session, storage.corpus(corpus.id))
     sharing.forget(session, corpus)
     session.delete(corpus)

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
-from app.core import db, fault_injection, i18n, idempotency, storage
+from app.background_tasks.schemas import TaskAnswer, task_answer
+from app.core import db, fault_injection, i18n, idempotency, queue, storage
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter, Principal, is_visible
-from app.jobs import deletion, schemas, service, stream
+from app.jobs import deletion, schemas, service, stream, tokenization
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import notifications
@@ -157,6 +158,22 @@ def preview_samples(
         resolved = service.resolve_request(session, principal=principal, request=partial_spec)
         inputs = samples.inputs_of(session, resolved.spec, resolved.corpora, resolved.parent)
     return samples.preview(resolved.spec, inputs, step=step, first=first, count=count)
+
+
+@router.post(
+    "/jobs/tokenize",
+    status_code=201,
+    tags=["jobs"],
+    responses=errors(*SPEC_CODES, "tokenizer_missing", "tasks_open", "disk_full"),
+)
+def tokenize_corpora(principal: Submitter, partial_spec: PartialSpec) -> TaskAnswer:
+    """Tokenize the corpora of a job in the background, without submitting it: jobs with the same corpora, tokenizer
+    and fields of the data then begin to train at once.
+    """
+    with db.transaction() as session:
+        answer = task_answer(tokenization.start(session, principal=principal, request=partial_spec))
+    queue.flush_outbox()
+    return answer
 
 
 @router.post(

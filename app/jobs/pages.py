@@ -49,7 +49,7 @@ from app.web.revocation import end_unless
 from trainer.families import TEXT_OBJECTIVES, uses
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.planning.proposals import BUDGETS
-from trainer.spec import MAX_STEPS, recipe, recipe_names
+from trainer.spec import MAX_STEPS
 from trainer.spec_errors import SpecError
 
 router = APIRouter(route_class=StrictRoute)
@@ -88,14 +88,10 @@ def show_form(
 
 
 def _recipe_for(session: Session, principal: Principal, ids: list[str]) -> str:
-    """The first recipe that learns from what the documents of a corpus are."""
+    """The recipe that learns from what the documents of the first corpus that there is are."""
     for corpus_id in ids:
         with suppress(PanelError):
-            kind = corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).kind
-            return next(
-                (name for name in recipe_names() if CORPUS_KINDS_BY_OBJECTIVE[recipe(name)["objective"]][0] == kind),
-                "tiny",
-            )
+            return form.recipe_of_kind(corpora.get_corpus(session, principal=principal, corpus_id=corpus_id).kind)
     return "tiny"
 
 

@@ -9,13 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
-from app.core import db, storage
+from app.core import db, job_failures, storage
 from app.core.json_shapes import Gpu, JobFacts, Value
 from app.core.models import Attempt, Job, JobEvent, Node, Sample
 from app.jobs import schemas
 from app.jobs.attempts import metrics, progress, recoveries, replay
 from app.jobs.attempts.effective_spec import effective_spec
-from app.jobs.lifecycle import failures, wait_reasons
+from app.jobs.lifecycle import wait_reasons
 from app.jobs.planning.answers import localize
 from app.jobs.views import actions, logs, sparkline
 from trainer.events import RecordRemark, SampleSplit
@@ -256,7 +256,7 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
         elapsed_seconds=_elapsed(job),
         latest=job.progress.latest,
         wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,
-        failure=FailureAnswer(**failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
+        failure=FailureAnswer(**job_failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
         notice=_notice(job),
         priority=job.spec.priority,
         num_recoveries=recovery.count,
@@ -287,14 +287,14 @@ def _remarks(remarks: Sequence[RecordRemark]) -> list[dict[str, Any]]:
 def _notice(job: Job) -> NoticeAnswer | None:
     if not job.notice or job.finished_at is not None:
         return None
-    failure = failures.describe(job.notice.code, job.notice.values)
+    failure = job_failures.describe(job.notice.code, job.notice.values)
     return NoticeAnswer(code=failure["code"], message=failure["cause"], next_step=failure["next_step"])
 
 
 def _setback(recovery: recoveries.RecoverySummary) -> SetbackAnswer | None:
     if recovery.setback is None:
         return None
-    message = failures.explain(recovery.setback.reason, recovery.setback.data)
+    message = job_failures.explain(recovery.setback.reason, recovery.setback.data)
     return SetbackAnswer(code=recovery.setback.reason or "", message=message or "")
 
 
@@ -344,7 +344,7 @@ def attempt_answers(session: Session, job: Job, attempts: Sequence[Attempt]) -> 
         AttemptAnswer(
             **{name: getattr(attempt, name) for name in plain},
             exit_code=attempt.exit_kind,
-            exit_message=failures.explain(attempt.exit_kind, attempt.exit_data),
+            exit_message=job_failures.explain(attempt.exit_kind, attempt.exit_data),
             repeated_steps=repeated[attempt.fence],
             verdict=verdict_answer(attempt),
         )
@@ -377,8 +377,8 @@ def history_entry(event: JobEvent) -> HistoryEntry:
     return HistoryEntry(
         **{name: getattr(event, name) for name in plain},
         kind=_kind(event),
-        message=failures.explain(event.reason, event.data),
-        next_step=failures.advise(event.reason, event.data, is_retried=event.to_state == "recovering"),
+        message=job_failures.explain(event.reason, event.data),
+        next_step=job_failures.advise(event.reason, event.data, is_retried=event.to_state == "recovering"),
     )
 
 
@@ -386,7 +386,7 @@ def _kind(event: JobEvent) -> Kind:
     ends: dict[str, Kind] = {"succeeded": "good", "failed": "bad", "cancelled": "end"}
     if event.to_state in ends and event.from_state != event.to_state:
         return ends[event.to_state]
-    if event.reason in failures.CODES:
+    if event.reason in job_failures.CODES:
         return "warn"
     if event.actor == "user":
         return "person"

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
+from app.core import job_failures
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.models import Attempt, Job, JobEvent, MetricPoint
 from app.core.openai_models import Submission
-from app.jobs.lifecycle import failures
 from app.openai import job_objects, objects
 
 PREFIX = "ftevent-"
@@ -90,9 +90,9 @@ def _history(session: Session, job: Job, place: EventPosition, limit: int) -> li
     query = select(JobEvent).where(JobEvent.job_id == job.id, before).order_by(position.desc()).limit(limit)
     listed = []
     for event in session.scalars(query):
-        level: Level = "warn" if event.reason in failures.CODES else "info"
+        level: Level = "warn" if event.reason in job_failures.CODES else "info"
         level = "error" if event.to_state == "failed" else level
-        text = failures.explain(event.reason, event.data) or event.to_state
+        text = job_failures.explain(event.reason, event.data) or event.to_state
         values = _message(objects.seconds(event.at), text, level, state=event.to_state, reason=event.reason)
         listed.append((EventPosition(event.fence, event.journal_seq, event.seq), values))
     return listed

@@ -9,12 +9,12 @@ from sqlalchemy import ColumnElement, cast, literal
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import db, job_failures
 from app.core.models import Checkpoint, Job
 from app.core.openai_models import Submission
 from app.jobs.attempts import progress
 from app.jobs.attempts.effective_spec import effective_spec
-from app.jobs.lifecycle import failures, wait_reasons
+from app.jobs.lifecycle import wait_reasons
 from app.jobs.lifecycle.job_webhooks import JOB_PREFIX
 from app.jobs.service import ResolvedRequest
 from app.openai import models, objects
@@ -201,7 +201,7 @@ def _estimated_finish(job: Job) -> int | None:
 def _error(job: Job) -> dict[str, Any] | None:
     if job.failure_code is None:
         return None
-    failure = failures.describe(job.failure_code, job.failure)
+    failure = job_failures.describe(job.failure_code, job.failure)
     field = job.failure.get("field")
     param = wire_field(str(field)) if field is not None else None
     return {"code": failure["code"], "message": f"{failure['cause']} {failure['next_step']}", "param": param}

@@ -271,6 +271,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "steps_done": ((422,), "The checkpoint is already at the last step."),
     "steps_many": ((422,), "The epochs take too many steps."),
     "tokenizer_in_use": ((409,), "A job that has not finished uses the tokenizer."),
+    "tokenizer_missing": ((422,), "No tokenizer and no base model was chosen."),
     "tokenizer_unknown": ((422,), "There is no such tokenizer."),
     "tokenizer_unready": ((422,), "The tokenizer is not ready."),
     "token_reserved": ((422,), "A special token is one of Athanor's own."),

@@ -21,6 +21,7 @@ NUM_FIGURES = {
     "bench/cancel.py": 10,
     "bench/dial.py": 10,
     "bench/export.py": 4,
+    "bench/large_corpus.py": 12,
     "bench/load.py": 8,
     "bench/log.py": 3,
     "bench/near_dedup.py": 8,

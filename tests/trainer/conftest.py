@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +10,36 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import make_run
-from trainer.data.record_encoding import RecordEncoder, RecordRefused
+from trainer.data.record_encoding import RecordEncoder
+from trainer.data.record_refused import RecordRefused
 from trainer.run_dir import RunDir
 
 
 class EncoderInProcess:
     """Encodes as tokenizer_process.py does (test_tokenizer_process.py compares them), without a second's start."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, directory: Path) -> None:
+        self._tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
 
-    def segments(self, objective: str, records: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    def segments(self, objective: str, records: Iterable[str]) -> Iterator[Any]:
         encoder = RecordEncoder(objective, self._tokenizer)
         for record in records:
             try:
-                yield record, encoder.segments(json.loads(record))
+                yield encoder.segments(json.loads(record))
             except RecordRefused as refused:
-                yield record, refused
+                yield refused
+
+    def stop(self) -> None:
+        """Nothing waits."""
+
+    def close(self) -> None:
+        """Nothing runs."""
 
 
 @pytest.fixture
 def encodes_in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """For tests of what becomes of encoded records."""
-
-    @contextmanager
-    def start(tokenizer: PreTrainedTokenizerFast) -> Iterator[EncoderInProcess]:
-        yield EncoderInProcess(tokenizer)
-
-    monkeypatch.setattr("trainer.data.tokenized_records.TokenizerProcess", start)
+    monkeypatch.setattr("trainer.data.tokenized_records.TokenizerProcess", EncoderInProcess)
 
 
 @pytest.fixture(scope="session")

@@ -1,15 +1,20 @@
 """A content-addressed cache of directories, shared by all runs: an entry is named by the hash of its inputs."""
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.run_dir import CORPORA_SUFFIX, sync_directory
+from trainer.run_dir import CORPORA_SUFFIX, sync_directory, sync_files
+
+LOCK_SUFFIX = ".lock"  # of the file that is locked while an entry is created
+WAIT_SECONDS = 1.0  # between two tries to get the lock
 
 
 def cache_key(**parts: Any) -> str:
@@ -17,32 +22,66 @@ def cache_key(**parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def get_or_create(entry: Path, make: Callable[[Path], None], corpora: Sequence[str] = ()) -> bool:
+def get_or_create(
+    entry: Path, make: Callable[[Path], None], corpora: Sequence[str] = (), waiting: Callable[[], None] = lambda: None
+) -> bool:
     """Create a cache entry unless it exists. Returns whether this call created it.
 
     `corpora` are the SHA-256 of the texts that it contains parts of. A file beside the entry lists them, so that it can
     be deleted with them, or when it has not been used for long: each use renews the date of that file.
 
-    The entry is written to a temporary directory and renamed when complete, so two runs may create it at once: the
-    first to finish wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
+    While another process creates the same entry, this one waits, and calls `waiting` every second. The entry is written
+    to a directory beside it, which is renamed when complete: a crash leaves nothing that looks like an entry, and the
+    next process starts again. Raises what `make` raises, and OSError if the entry cannot be renamed.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     if corpora:
         _list(entry.with_suffix(CORPORA_SUFFIX), corpora)
     if entry.exists():
         return False
-    with tempfile.TemporaryDirectory(prefix="making-", dir=entry.parent) as temporary:
-        directory = Path(temporary) / "entry"
-        directory.mkdir()
-        make(directory)
-        try:
-            directory.rename(entry)
-        except OSError:
-            if not entry.exists():
-                raise
+    with _lock(entry.with_suffix(LOCK_SUFFIX), waiting):
+        if entry.exists():
             return False
+        directory = entry.with_name(f"making-{entry.name}")
+        shutil.rmtree(directory, ignore_errors=True)  # of a process that was killed
+        directory.mkdir()
+        try:
+            make(directory)
+            sync_files(path for path in directory.iterdir() if path.is_file())
+            sync_directory(directory)
+            directory.rename(entry)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
     sync_directory(entry.parent)
     return True
+
+
+@contextmanager
+def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
+    """Lock a file, which is created and, in the end, removed. The lock of a process that dies is free."""
+    while True:
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waiting()
+                time.sleep(WAIT_SECONDS)
+                continue
+            if not _is_at(path, file.fileno()):  # its former owner has just removed it
+                continue
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _list(path: Path, corpora: Sequence[str]) -> None:

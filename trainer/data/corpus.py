@@ -16,6 +16,7 @@ from trainer.formats.corpus_kinds import group_hash
 from trainer.run_dir import CorpusInput
 
 CHUNK_BYTES = 1 << 20
+MAPPED_BYTES = 16 << 20  # after which what was read of a mapped file is no longer counted as memory of the process
 
 # Boundaries that pre-tokens never cross, whatever the context (see tokenizer.LLAMA_SPLIT): after a line break, before
 # the space between two words, between a Chinese character and Chinese punctuation.
@@ -62,11 +63,14 @@ class CorpusReader:
             yield from (TextChunk("", 0, True) for _ in range(count))
             return
         with mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ) as text:
-            start = 0
+            start = read = 0
             for number, end in enumerate(self._ends.tolist()):
                 if chosen is None or chosen[number]:
                     yield from split_document(text, start, end)
                 start = end
+                if start - read > MAPPED_BYTES:
+                    text.madvise(mmap.MADV_DONTNEED, read, MAPPED_BYTES)
+                    read += MAPPED_BYTES
 
     def texts(self) -> Iterator[str]:
         """All documents in order, each as one string; a record is its JSON text."""

@@ -6,10 +6,12 @@ allocations beyond its memory fail.
 
 import resource
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
+from trainer.data.record_refused import RecordRefused
 from trainer.processes.child_limits import limit_memory
 
 CPU_SECONDS = 1.0
@@ -18,6 +20,7 @@ MEMORY_BYTES = 256 << 20
 # template is applied for each answer, and tokens take 116 bytes of memory per byte of text.
 BYTES_PER_SECOND = 10_000
 MEMORY_PER_BYTE = 256
+MAX_WHY = 200  # characters of a library's message
 
 
 @dataclass(frozen=True)
@@ -33,9 +36,34 @@ class EncodingBudget:
         return self.memory_bytes >> 20
 
 
-def encoding_budget(num_bytes: int) -> EncodingBudget:
-    """The budget for a record, a prompt or tokens of this size."""
-    return EncodingBudget(CPU_SECONDS + num_bytes / BYTES_PER_SECOND, MEMORY_BYTES + MEMORY_PER_BYTE * num_bytes)
+LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)  # of a tokenizer
+
+
+def encoding_budget(num_bytes: int, total_bytes: int = 0) -> EncodingBudget:
+    """The budget for a record, a prompt or tokens of this size, or for several of `total_bytes` one after another."""
+    seconds = CPU_SECONDS + max(num_bytes, total_bytes) / BYTES_PER_SECOND
+    return EncodingBudget(seconds, MEMORY_BYTES + MEMORY_PER_BYTE * num_bytes)
+
+
+def answer_within(budget: EncodingBudget, base_bytes: int, work: Callable[[], Any]) -> dict[str, Any]:
+    """What `work` returns as `result`; in place of whatever it raises, the reason as `refused`."""
+    try:
+        with enforced(budget, base_bytes):
+            return {"result": work()}
+    except RecordRefused as refused:
+        return {"refused": refused.message.model_dump()}
+    except MemoryError:
+        return {"refused": RecordRefused("memory", megabytes=budget.megabytes).message.model_dump()}
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic of the tokenizer library is no Exception
+        code = "crash" if type(error).__name__ == "PanicException" else "template"
+        return {"refused": RecordRefused(code, why=reason(error)).message.model_dump()}
+
+
+def reason(error: BaseException) -> str:
+    """What an error of a template or a library says, in one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:MAX_WHY]
 
 
 @contextmanager

@@ -6,18 +6,18 @@ imports torch.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from gigatoken.gigatoken_rs import load_hf_json
 from tokenizers import Tokenizer
 
 from trainer.data.corpus import CorpusReader
-from trainer.data.record_encoding import RecordRefused
+from trainer.data.record_refused import RecordRefused
 from trainer.processes.child_limits import data_bytes
 
 TokenIds = Sequence[int] | np.ndarray[tuple[int], np.dtype[np.uint32]]
-Encode = Callable[[Sequence[str]], Iterator[TokenIds | RecordRefused]]  # of texts: the tokens of each
+Encode = Callable[[Sequence[str]], Iterable[TokenIds | RecordRefused]]  # of texts: the tokens of each
 
 MIN_BYTES = 2 << 20
 NUM_TRIALS, TRIAL_BYTES = 64, 4096  # pieces of each corpus, and bytes of each

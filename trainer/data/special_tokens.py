@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from tokenizers import Tokenizer
+from tokenizers.models import Unigram
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,13 @@ def _names(contents: Sequence[str], first: str, last: str) -> dict[str, str]:
     """Spellings that cannot be guessed: digits, which templates leave unchanged."""
     secret = secrets.randbelow(10**18)
     return {content: f"{first}{secret}{number}{last}" for number, content in enumerate(contents)}
+
+
+def for_plain_text(tokenizer: Tokenizer) -> Tokenizer:
+    """A tokenizer that encodes texts whole, and to which a special token that a text spells is plain text."""
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    if isinstance(tokenizer.model, Unigram):  # would find it in its vocabulary all the same
+        return with_renamed_tokens(tokenizer)
+    tokenizer.encode_special_tokens = True
+    return tokenizer

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,15 +21,18 @@ from trainer.data import cache, sample_order
 from trainer.data.batch import Array
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
-from trainer.data.record_encoding import RecordRefused, Segment
+from trainer.data.process_pool import ProcessPool, num_processes
+from trainer.data.record_encoding import Segment
+from trainer.data.record_refused import RecordRefused
 from trainer.data.splits import Split
 from trainer.data.tokenized_text import Ids
-from trainer.data.tokenizer import Progress, end_ids, token_bytes
+from trainer.data.tokenizer import Progress, end_ids, save_pretrained, token_bytes
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.events import RemarkKind
 from trainer.failure import Failure
 from trainer.formats.messages import Message, message
 from trainer.planning.counts import num_held_out
+from trainer.rounding import ceil_div
 from trainer.run_dir import CorpusInput
 from trainer.spec import TrainSpec
 
@@ -35,6 +41,8 @@ VERSIONS = {"classification": 3, "chat": 3, "dpo": 3}
 HELD_OUT_FILE = "held_out.bin"  # of a split by documents
 FILES = ("ids", "weights", "ends", "labels", "numbers")
 INTEGER = re.compile(r"-?\d{1,18}")
+BATCH_BYTES = 256 << 10  # of records that a process encodes at a time
+BYTES_OF_A_PROCESS = 1 << 20  # of records, for which starting another process saves time
 MAX_REMARKS = 20  # records named of each kind of remark
 SPLIT = 0x5EED  # mixed into the seed, so that the validation split is independent of the training order
 
@@ -108,7 +116,7 @@ def tokenize_cached(
         if split is not None:
             _write_sides(path, split, sources)
 
-    cache.get_or_create(entry, create, corpora)
+    cache.get_or_create(entry, create, corpora, waiting=lambda: progress(0, 1))
     return entry
 
 
@@ -128,8 +136,27 @@ def _write(
     labels: Sequence[str] | None,
     work: tuple[list[CorpusInput], str, Progress],
 ) -> None:
-    with TokenizerProcess(tokenizer) as process:
-        _Writer(directory, spec, tokenizer, labels, process).write(*work)
+    sources, name, progress = work
+    with ExitStack() as resources:
+        path = Path(resources.enter_context(TemporaryDirectory(prefix="tokenizer-")))
+        save_pretrained(tokenizer, path)
+        num_bytes = sum(CorpusReader(source).num_bytes for source in sources)
+        count = num_processes(ceil_div(num_bytes, BYTES_OF_A_PROCESS))
+        pool = resources.enter_context(ProcessPool(partial(TokenizerProcess, path), count))
+        _Writer(directory, spec, tokenizer, labels, pool).write(sources, name, progress)
+
+
+def _batches(corpus: CorpusReader) -> Iterator[list[str]]:
+    batch: list[str] = []
+    size = 0
+    for record in corpus.texts():
+        batch.append(record)
+        size += len(record)
+        if size >= BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
 
 
 class _Writer:
@@ -141,11 +168,11 @@ class _Writer:
         spec: TrainSpec,
         tokenizer: PreTrainedTokenizerFast,
         labels: Sequence[str] | None,
-        process: TokenizerProcess,
+        pool: ProcessPool[TokenizerProcess],
     ) -> None:
         self._directory, self._spec, self._labels = directory, spec, labels
         self._corpora: list[str] = []  # their IDs
-        self._process = process
+        self._pool = pool
         self._dtype = "<u2" if len(tokenizer) <= 1 << 16 else "<u4"
         self._files: dict[str, BinaryIO] = {name: (directory / f"{name}.bin").open("wb") for name in FILES}
         # Segments read as a whole keep the token that ends them. In causal ones, one more token fits, as a label only.
@@ -168,16 +195,15 @@ class _Writer:
         self._corpora = [source.id for source in sources]
         for position, corpus in enumerate(corpora):
             num_written = 0
-            encoded = self._process.segments(self._spec.objective, corpus.texts())
-            for number, (text, segments) in enumerate(encoded):
+            encoded = self._pool.map(self._encode, _batches(corpus))
+            records = chain.from_iterable(zip(batch, answers, strict=True) for batch, answers in encoded)
+            for number, (text, segments) in enumerate(records):
                 num_written += self._write_record(position, number, text, segments)
                 done += len(text.encode())
                 progress(done, total)
             counts.append(num_written)
         labels = self._write_labels()
         for file in self._files.values():
-            file.flush()
-            os.fsync(file.fileno())
             file.close()
         if not sum(counts):
             raise self._nothing_left()
@@ -196,6 +222,9 @@ class _Writer:
             labels=labels,
         )
         (self._directory / "meta.json").write_text(meta.model_dump_json())
+
+    def _encode(self, process: TokenizerProcess, records: list[str]) -> list[list[Segment] | RecordRefused]:
+        return list(process.segments(self._spec.objective, records))
 
     def _write_record(self, corpus: int, number: int, text: str, encoded: list[Segment] | RecordRefused) -> bool:
         """Write one record unless it must be dropped. Returns whether it was written."""

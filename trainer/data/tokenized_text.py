@@ -1,10 +1,10 @@
 """Tokenized text in memory-mapped files, cut into sequences that are a pure function of (seed, n). Imports no torch."""
 
-import os
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from trainer.data import cache
 from trainer.data.batch import Array
 from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.fast_encoding import Encode, TokenIds, fast_encoder, is_exact, is_worthwhile
-from trainer.data.record_encoding import RecordRefused
+from trainer.data.process_pool import ProcessPool, num_processes
+from trainer.data.record_refused import RecordRefused
 from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
+from trainer.data.text_process import TextProcess
 from trainer.data.tokenizer import Progress, token_bytes
-from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
 from trainer.families import END_OF_TEXT
 from trainer.rounding import ceil_div
@@ -45,6 +46,23 @@ _STARTS = (
 DocumentTokens = tuple[Sequence[int], int]  # the tokens before a document, and the one after it
 Ids = np.ndarray[tuple[int], np.dtype[np.int64]]  # shape (tokens,)
 Rows = np.ndarray[tuple[int, int], np.dtype[np.int64]]  # shape (samples, tokens)
+
+
+@dataclass(frozen=True)
+class ChunkBatch:
+    """Parts of documents that are all held out, or all not."""
+
+    is_held_out: bool
+    chunks: list[TextChunk]
+
+    @property
+    def texts(self) -> list[str]:
+        """Their text."""
+        return [chunk.text for chunk in self.chunks]
+
+
+# Of batches: each with the tokens of its texts.
+EncodeBatches = Callable[[Iterator[ChunkBatch]], Iterator[tuple[ChunkBatch, Sequence[TokenIds | RecordRefused]]]]
 
 
 class TokenizedTextMeta(BaseModel):
@@ -91,34 +109,35 @@ def tokenize_cached(
         with _encoder(tokenizer, hostile, readers) as encode:
             tokenize(sources, readers, tokenizer, encode, (start_ids, end), name, path, progress, split)
 
-    cache.get_or_create(entry, create, corpora)
+    cache.get_or_create(entry, create, corpora, waiting=lambda: progress(0, 1))
     return entry
 
 
 @contextmanager
-def _encoder(tokenizer: Tokenizer, hostile: Path | None, corpora: list[CorpusReader]) -> Iterator[Encode]:
+def _encoder(tokenizer: Tokenizer, hostile: Path | None, corpora: list[CorpusReader]) -> Iterator[EncodeBatches]:
     is_large = is_worthwhile(corpora)
     if hostile is not None:
-        with TokenizerProcess(hostile, with_text=True) as process:
-            is_fast = is_large and process.open_fast() and is_exact(process.fast_texts, process.texts, corpora)
-            yield process.fast_or_exact_texts if is_fast else process.texts
+        num_batches = ceil_div(sum(corpus.num_bytes for corpus in corpora), BATCH_BYTES)
+        with ProcessPool(partial(TextProcess, hostile), num_processes(num_batches)) as pool:
+            is_fast = is_large and pool.call(lambda process: is_exact(process.fast, process.exact, corpora))
+            way = TextProcess.fast_or_exact if is_fast else TextProcess.exact
+            yield partial(pool.map, lambda process, batch: way(process, batch.texts))
         return
 
     def exact(texts: Sequence[str]) -> Iterator[TokenIds]:
         yield from (one.ids for one in tokenizer.encode_batch_fast(list(texts), add_special_tokens=False))
 
     encoder = fast_encoder(tokenizer) if is_large else None
-    if encoder is not None and is_exact(partial(map, encoder), exact, corpora):
-        yield partial(map, encoder)
-    else:
-        yield exact
+    is_fast = encoder is not None and is_exact(partial(map, encoder), exact, corpora)
+    encode: Encode = partial(map, encoder) if encoder is not None and is_fast else exact
+    yield lambda batches: ((batch, list(encode(batch.texts))) for batch in batches)
 
 
 def tokenize(
     sources: list[CorpusInput],
     corpora: list[CorpusReader],
     tokenizer: Tokenizer,
-    encode: Encode,
+    encode: EncodeBatches,
     around: DocumentTokens,
     name: str,
     directory: Path,
@@ -138,23 +157,20 @@ def tokenize(
     num_train_tokens: int | None = None
     starts_document = True
     with (directory / "tokens.bin").open("wb") as tokens, (directory / "documents.bin").open("wb") as documents:
-        for is_held_out, batch in _batches(corpora, split):
-            if is_held_out and num_train_tokens is None:
+        for batch, encoded in encode(_batches(corpora, split)):
+            if batch.is_held_out and num_train_tokens is None:
                 num_train_tokens = num_tokens
             try:
-                ids, ends = _encode(batch, encode, around, starts_document)
+                ids, ends = _join(batch.chunks, encoded, around, starts_document)
             except _TextRefused as refused:
                 written = documents.tell() // 8 + refused.num_before
                 raise _failure(refused, written if order is None else int(order[written]), sources, corpora) from None
             ids.astype(dtype).tofile(tokens)
             (ends + num_tokens).astype("<u8").tofile(documents)
             num_tokens += len(ids)
-            starts_document = batch[-1].ends_document
-            done += sum(chunk.num_bytes for chunk in batch)
+            starts_document = batch.chunks[-1].ends_document
+            done += sum(chunk.num_bytes for chunk in batch.chunks)
             progress(done, total)
-        for file in (tokens, documents):
-            file.flush()
-            os.fsync(file.fileno())
     if order is not None:
         num_train_tokens = num_tokens if num_train_tokens is None else num_train_tokens
         order.astype("<u8").tofile(directory / "numbers.bin")
@@ -192,8 +208,8 @@ def _failure(refused: _TextRefused, number: int, sources: list[CorpusInput], cor
     return Failure("record_refused", corpus=sources[position].id, record=number + 1, why=refused.why.message)
 
 
-def _batches(corpora: list[CorpusReader], split: Split | None) -> Iterator[tuple[bool, list[TextChunk]]]:
-    """Parts of the documents, those of the training side first; each with whether they are held out."""
+def _batches(corpora: list[CorpusReader], split: Split | None) -> Iterator[ChunkBatch]:
+    """All documents in parts, those of the training side first."""
     for is_held_out in (False,) if split is None else (False, True):
         batch: list[TextChunk] = []
         size = first = 0
@@ -204,19 +220,24 @@ def _batches(corpora: list[CorpusReader], split: Split | None) -> Iterator[tuple
                 batch.append(chunk)
                 size += chunk.num_bytes + 64  # so that a million empty documents do not make one batch
                 if size >= BATCH_BYTES:
-                    yield is_held_out, batch
+                    yield ChunkBatch(is_held_out, batch)
                     batch, size = [], 0
         if batch:
-            yield is_held_out, batch
+            yield ChunkBatch(is_held_out, batch)
 
 
-def _encode(batch: list[TextChunk], encode: Encode, around: DocumentTokens, starts_document: bool) -> tuple[Array, Ids]:
+def _join(
+    chunks: list[TextChunk],
+    encoded: Sequence[TokenIds | RecordRefused],
+    around: DocumentTokens,
+    starts_document: bool,
+) -> tuple[Array, Ids]:
     """The tokens of a batch, with those that start and end documents, and where documents end. Raises _TextRefused."""
     start, end = np.asarray(around[0], dtype=np.uint32), np.asarray([around[1]], dtype=np.uint32)
     parts: list[Array] = []
     ends: list[int] = []
     size = 0
-    for chunk, ids in zip(batch, encode([chunk.text for chunk in batch]), strict=True):
+    for chunk, ids in zip(chunks, encoded, strict=True):
         if isinstance(ids, RecordRefused):
             raise _TextRefused(len(ends), ids)
         parts.extend([start] if starts_document else [])

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, pre_tokenizers, processors
-from tokenizers.models import BPE, Unigram
+from tokenizers.models import BPE
 from tokenizers.trainers import BpeTrainer
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
-from trainer.data import cache, special_tokens
+from trainer.data import cache
 from trainer.data.chat_template import default_template
 from trainer.data.corpus import CorpusReader, open_all
+from trainer.data.special_tokens import for_plain_text
 from trainer.failure import Failure, config_invalid
 from trainer.families import END_OF_TEXT, MASK, MIN_VOCAB_SIZE, NEEDED_TOKENS, PADDING, SENTINELS
 from trainer.planning.scaling_laws import choose_vocab_size
@@ -72,7 +73,10 @@ def train_cached(
     name = cache.cache_key(corpora=corpora, vocab_size=vocab_size, version=VERSION, **parts)
     entry = cache_path / "tokenizers" / name
     cache.get_or_create(
-        entry, lambda path: save(train(sources, vocab_size, progress, special, model_type), path), corpora
+        entry,
+        lambda path: save(train(sources, vocab_size, progress, special, model_type), path),
+        corpora,
+        waiting=lambda: progress(0, 1),
     )
     return entry
 
@@ -188,16 +192,6 @@ def load(directory: Path) -> Tokenizer:
         needed = "one with a tokenizer.json and an end-of-text token"
         raise Failure("tokenizer_mismatch", found=f"unreadable: {error}"[:200], needed=needed) from error
     return for_plain_text(tokenizer)
-
-
-def for_plain_text(tokenizer: Tokenizer) -> Tokenizer:
-    """A tokenizer that encodes texts whole, and to which a special token that a text spells is plain text."""
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    if isinstance(tokenizer.model, Unigram):  # would find it in its vocabulary all the same
-        return special_tokens.with_renamed_tokens(tokenizer)
-    tokenizer.encode_special_tokens = True
-    return tokenizer
 
 
 def require_special_tokens(tokenizer: PreTrainedTokenizerFast, objective: str) -> None:

@@ -1,14 +1,13 @@
 """The child process that holds a tokenizer and its chat template, which may be hostile: both are programs.
 
-`python -m trainer.data.tokenizer_server FD DIRECTORY [text]` answers calls over an inherited socket until that closes.
+`python -m trainer.data.tokenizer_server FD DIRECTORY` answers calls over an inherited socket until that closes.
 Frames are JSON: first {"base_bytes"} or {"failed"} from here, then {"calls": [[name, size, arguments], ...]} from the
-client, each call answered by {"result"} or {"refused"} with a reason (see record_encoding.MESSAGES). Each call has the
+client, each call answered by {"result"} or {"refused"} with a reason (see record_refused.MESSAGES). Each call has the
 budget of encoding_budget.py; one that exceeds its time ends this process, and the client starts another.
 """
 
 import json
 import sys
-from base64 import b64encode
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from itertools import groupby
@@ -16,33 +15,26 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from trainer.data import chat_template
 from trainer.data import tokenizer as tokenizers
 from trainer.data.detokenizer import Detokenizer
-from trainer.data.encoding_budget import EncodingBudget, encoding_budget, enforced
-from trainer.data.fast_encoding import fast_encoder
-from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.encoding_budget import LOADING, answer_within, encoding_budget, enforced, reason
+from trainer.data.record_encoding import RecordEncoder, Segment
+from trainer.data.record_refused import RecordRefused
 from trainer.data.token_bytes import TokenBytes
 from trainer.data.token_views import TokenViews
 from trainer.data.tool_formats import special_marks, tool_format
 from trainer.processes.child_limits import data_bytes
 
-LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)
 MAX_TEXTS = 1024  # that are decoded at once
-MAX_WHY = 200  # characters of a library's message
 
 
 class TokenizerServer:
-    """What a client may call.
+    """What a client may call."""
 
-    `text_encoder` is the same tokenizer for plain text of corpora, if that is to be encoded.
-    """
-
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, text_encoder: Tokenizer | None = None) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
         self._tokenizer = tokenizer
         self._encoders: dict[str, RecordEncoder] = {}
         self._token_bytes = TokenBytes(tokenizer.backend_tokenizer)
@@ -67,16 +59,6 @@ class TokenizerServer:
             "token_texts": lambda ids: self._views.texts(ids),
             "vocab_size": lambda: self._views.size,
         }
-        if text_encoder is not None:
-            self.calls["text"] = lambda text: text_encoder.encode(text, add_special_tokens=False).ids
-            self.calls["open_fast"] = lambda: self.open_fast(text_encoder)
-
-    def open_fast(self, text_encoder: Tokenizer) -> bool:
-        """Add a call that encodes texts by gigatoken, with nothing in its cache; False if that cannot do it exactly."""
-        encode = fast_encoder(text_encoder)
-        if encode is not None:
-            self.calls["fast_text"] = lambda text: b64encode(np.asarray(encode(text), dtype="<u4").tobytes()).decode()
-        return encode is not None
 
     def segments(self, objective: str, text: str) -> list[Any]:
         """The segments of a record: token ids, and their weights as runs of [weight, count]."""
@@ -132,28 +114,10 @@ def _packed(segment: Segment) -> list[Any]:
 def _answer(server: TokenizerServer, base_bytes: int, call: list[Any]) -> dict[str, Any]:
     """The result of a call, or why there is none. Whatever a template or a library raises is a reason."""
     name, size, arguments = call
-    budget = encoding_budget(size)
-    try:
-        with enforced(budget, base_bytes):
-            return {"result": server.calls[name](*arguments)}
-    except RecordRefused as refused:
-        return {"refused": refused.message.model_dump()}
-    except MemoryError:
-        return {"refused": RecordRefused("memory", megabytes=budget.megabytes).message.model_dump()}
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # a panic of the tokenizer library is no Exception
-        code = "crash" if type(error).__name__ == "PanicException" else "template"
-        why = " ".join(str(error).split())[:MAX_WHY] or type(error).__name__
-        return {"refused": RecordRefused(code, why=why).message.model_dump()}
+    return answer_within(encoding_budget(size), base_bytes, lambda: server.calls[name](*arguments))
 
 
-def _open(directory: Path, *, with_text: bool) -> TokenizerServer:
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    return TokenizerServer(tokenizer, tokenizers.load(directory) if with_text else None)
-
-
-def serve(connection: "Connection[Any, Any]", directory: Path, *, with_text: bool) -> None:
+def serve(connection: "Connection[Any, Any]", directory: Path) -> None:
     """Answer calls until the client closes the connection."""
 
     def send(message: dict[str, Any]) -> None:
@@ -162,23 +126,21 @@ def serve(connection: "Connection[Any, Any]", directory: Path, *, with_text: boo
 
     try:
         with enforced(LOADING, data_bytes()):
-            server = _open(directory, with_text=with_text)
+            server = TokenizerServer(PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True))
     except BaseException as error:
-        send({"failed": (" ".join(str(error).split()) or type(error).__name__)[:MAX_WHY]})
+        send({"failed": reason(error)})
         return
     base_bytes = data_bytes()
     send({"base_bytes": base_bytes})
     while True:
         for call in json.loads(connection.recv_bytes())["calls"]:
             send(_answer(server, base_bytes, call))
-            if call[0] == "open_fast":
-                base_bytes = data_bytes()  # a second vocabulary is no memory of the calls that follow
 
 
 def main() -> None:
     """Serve the connection of the arguments."""
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the client closed the connection
-        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]), with_text="text" in sys.argv[3:])
+        serve(Connection(int(sys.argv[1])), Path(sys.argv[2]))
 
 
 if __name__ == "__main__":

@@ -48,7 +48,7 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
     held_out = _take_samples(inputs.validation, run_dir.path / "validation", max_bytes)
     is_complete = all(sample.is_complete for sample in [*samples, *held_out])
     answer = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
-    base = _without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
+    base = without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
     sampled = {
         "corpora": [sample.source for sample in samples],
         "validation": [sample.source for sample in held_out],
@@ -152,7 +152,7 @@ def _write(target: Path, texts: Sequence[bytes]) -> None:
     np.cumsum([len(text) for text in texts], dtype="<u8").tofile(target / "index.bin")
 
 
-def _without_weights(base: Path, target: Path) -> str:
+def without_weights(base: Path, target: Path) -> str:
     """A directory with the files of a base model but its weights, which would be read for its hash."""
     target.mkdir()
     for path in base.iterdir():

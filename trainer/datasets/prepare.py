@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from trainer.data import cache, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.record_encoding import RecordRefused
+from trainer.data.record_refused import RecordRefused
 from trainer.data.splits import Split, split_documents
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.datasets.base import Dataset, RecordDataset

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from trainer.data.tokenizer import for_plain_text, start_ids, start_of_text_id
+from trainer.data.special_tokens import for_plain_text
+from trainer.data.tokenizer import start_ids, start_of_text_id
 from trainer.inference.generation import LoadedModel
 
 MIN_TOKENS = 2  # of a text that is scored

@@ -23,6 +23,7 @@ from worker.background import (
     parse,
     prepare_tokenizer,
     statistics,
+    tokenize_corpora,
 )
 from worker.background.lease import OUTAGE, Lease, is_outage
 from worker.background.work import Report, Work
@@ -32,7 +33,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0  # for the processes to be killed and their tasks to be queued again, when the worker stops
 RETRY_SECONDS = 1.0  # between two tries to store a result in an outage of the database
-NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try an export or a tokenizer
+NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try an export or to encode
 WORK: dict[str, Work] = {
     "parse": parse.WORK,
     "clean": clean.WORK,
@@ -43,6 +44,7 @@ WORK: dict[str, Work] = {
     "tokenizer": prepare_tokenizer.WORK,
     "generate": generate_records.WORK,
     "job_import": job_import.WORK,
+    "tokenize": tokenize_corpora.WORK,
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from app.playground.inspection import schemas
-from trainer.data.record_encoding import RecordRefused
-from trainer.data.tokenizer_process import CallStopped
+from trainer.data.record_refused import RecordRefused
+from trainer.data.server_process import CallStopped
 from trainer.families import ENCODERS
 from trainer.inference import inspection
 from worker.inference.models import GenerationRefused, SandboxedModel

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from app.core.node_budget import NoRoom, node_budget
 from trainer.data import chat_template
-from trainer.data.tokenizer_process import IsStopped
+from trainer.data.server_process import IsStopped
 from trainer.inference import generation
 from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine
 from trainer.inference.shared_weights import shared_base, with_adapter

@@ -30,8 +30,8 @@ from app.playground.schemas import (
     GenerationTask,
     TokenProbability,
 )
-from trainer.data.record_encoding import RecordRefused
-from trainer.data.tokenizer_process import CallStopped
+from trainer.data.record_refused import RecordRefused
+from trainer.data.server_process import CallStopped
 from trainer.formats import jsonlines
 from trainer.inference import generation, grammar_check, inspection
 from trainer.inference.grammar import GrammarConstraint

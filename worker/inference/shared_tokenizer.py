@@ -8,7 +8,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from trainer.data.tokenizer_process import LOOK_SECONDS, CallStopped, IsStopped, TokenizerProcess
+from trainer.data.server_process import LOOK_SECONDS, CallStopped, IsStopped
+from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
 from trainer.inference.grammar import Vocabulary
 

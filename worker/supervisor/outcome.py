@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from app.jobs.lifecycle.failures import FAILURES
+from app.core.job_failures import FAILURES
 from trainer.events import (
     EXIT_BUG,
     EXIT_BUSY,

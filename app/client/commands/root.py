@@ -35,6 +35,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "whoami": account.who_am_i,
     "recipes": resources.show_recipes,
     "plan": submitting.plan,
+    "tokenize": submitting.tokenize,
     "submit": submitting.submit,
     "watch": watching.watch,
     "evaluate": resources.start_evaluation,

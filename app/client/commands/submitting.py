@@ -9,7 +9,7 @@ import typer
 from ..errors import AthanorError
 from ..job_shapes import PlanInfo
 from ..language import _
-from .terminal import AsJson, connect, print_json, say
+from .terminal import AsJson, connect, print_fields, print_json, say
 from .watching import follow
 
 SpecFile = Annotated[
@@ -63,6 +63,28 @@ def plan(
         print_json(answer)
     else:
         _print_plan(answer)
+
+
+def tokenize(
+    spec: SpecFile = None,
+    recipe: Recipe = None,
+    corpus: CorpusIds = None,
+    base_model: BaseModelId = None,
+    tokenizer: Annotated[str | None, typer.Option(help="ID of the tokenizer, unless a base model has one.")] = None,
+    settings: Settings = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tokenize corpora before a job, which then begins to train at once."""
+    body = assembled(spec, recipe, corpus, base_model, None, settings)
+    with connect() as client:
+        task = client.jobs.tokenize({**body, **({"tokenizer": tokenizer} if tokenizer else {})})
+        if wait:
+            task = client.tasks.wait(task.id)
+    if as_json:
+        print_json(task)
+    else:
+        print_fields(task, "id", "state", "result")
 
 
 def _print_plan(plan: PlanInfo) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.checkpoints import signature
-from app.core import background_tasks, db, disk, queue, quotas, storage
+from app.core import background_tasks, db, disk, job_failures, queue, quotas, storage
 from app.core.account_models import User
 from app.core.archive_shapes import RunOrigin
 from app.core.errors import PanelError
@@ -32,7 +32,6 @@ from app.jobs.archives import reading
 from app.jobs.archives.description import ArchivedCheckpoint, ArchivedJob, RunDescription
 from app.jobs.archives.local_ids import LocalIds
 from app.jobs.attempts import metrics
-from app.jobs.lifecycle import failures
 from app.jobs.lifecycle.state import add_history
 from app.jobs.service import PRIORITIES
 from app.tokenizers import service as tokenizers
@@ -239,11 +238,11 @@ def _facts(facts: JobFacts) -> dict[str, Any]:
 
 def _failure(job: ArchivedJob) -> tuple[str | None, MessageValues]:
     """Why a job failed, if it is a reason that is known here. Values that are sentences of others are left out."""
-    if job.state != "failed" or job.failure_code not in failures.CODES:
+    if job.state != "failed" or job.failure_code not in job_failures.CODES:
         return None, {}
     values: MessageValues = {name: value for name, value in job.failure.items() if isinstance(value, str | int | float)}
     try:
-        failures.describe(job.failure_code, values)
+        job_failures.describe(job.failure_code, values)
     except (ValueError, TypeError, KeyError, IndexError):
         return job.failure_code, {}
     return job.failure_code, values

@@ -13,13 +13,14 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import service as checkpoints
 from app.checkpoints.conditions import usable_of
+from app.core import job_failures
 from app.core.json_shapes import JobProgress, Notice
 from app.core.models import HELD, Attempt, Checkpoint, Corpus, Job, Tokenizer
 from app.core.settings import settings
 from app.corpora import service as corpora_service
 from app.jobs.attempts import journal, metrics, replay
 from app.jobs.attempts.effective_spec import effective_spec
-from app.jobs.lifecycle import failures, recovery_policy, retention, state, wait_reasons
+from app.jobs.lifecycle import recovery_policy, retention, state, wait_reasons
 from app.jobs.lifecycle.state import add_history, seconds_from_now, set_state
 from app.jobs.lifecycle.transitions import Actor
 from app.jobs.planning import base_model, validation
@@ -316,10 +317,10 @@ def _ended(session: Session, job_id: str, fence: int, kind: str, data: dict[str,
 
 def release_for_retry(session: Session, job: Job, actor: Actor, reason: str, /, **data: Any) -> None:
     """End a locked job's attempt without a result. Faults of machines cost nothing, others count until a checkpoint."""
-    if reason not in failures.FREE:
+    if reason not in job_failures.FREE:
         job.no_progress += 1
     seconds = 0.0
-    if reason not in failures.AT_ONCE:
+    if reason not in job_failures.AT_ONCE:
         seconds = min(300.0, settings().retry_seconds * 2 ** max(0, job.no_progress - 1))
     job.not_before = seconds_from_now(seconds * recovery_policy.jitter(job.id, job.fence))
     _let_go(job)

@@ -9,12 +9,11 @@ from typing import Any
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
-from app.core import i18n
+from app.core import i18n, job_failures
 from app.core.account_models import User
 from app.core.forwarding_models import JobForwarding
 from app.core.models import TERMINAL, Job, MetricPoint
 from app.jobs.attempts.effective_spec import effective_spec
-from app.jobs.lifecycle import failures
 from trainer.formats.metric_names import tag_of
 
 MAX_POINTS = 1_000  # of a batch; more only if one line of a journal has more
@@ -85,7 +84,7 @@ def milliseconds(at: datetime) -> int:
 
 def _job(session: Session, job: Job) -> dict[str, Any]:
     with i18n.use_locale("en"):
-        failure = failures.explain(job.failure_code, job.failure) if job.failure_code else None
+        failure = job_failures.explain(job.failure_code, job.failure) if job.failure_code else None
     return {
         "id": job.id,
         "name": job.name,

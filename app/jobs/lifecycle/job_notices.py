@@ -4,10 +4,9 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from app.core import i18n
+from app.core import i18n, job_failures
 from app.core.json_shapes import MessageValues
 from app.core.models import Job
-from app.jobs.lifecycle import failures
 from app.notices import service
 
 
@@ -19,7 +18,7 @@ def enqueue(session: Session, job: Job) -> None:
         values: MessageValues = {"name": job.name, "steps": job.step}
         service.notify(session, user_id=job.owner_id, event="job_finished", job_id=job.id, values=values)
     elif job.state == "failed":
-        notify(session, job, "job_failed", lambda: failures.explain(job.failure_code, job.failure))
+        notify(session, job, "job_failed", lambda: job_failures.explain(job.failure_code, job.failure))
 
 
 def notify(session: Session, job: Job, event: str, reason: Callable[[], str | None]) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
-from app.core import storage
+from app.core import job_failures, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, ngettext
 from app.core.models import Corpus, Job
 from app.corpora import service as corpora
-from app.jobs.lifecycle import failures
 from app.jobs.planning import base_model
 from app.web import preview_process as process
 from app.web.preview_process import PreviewRefused
@@ -82,7 +81,7 @@ def preview(spec: TrainSpec, inputs: Inputs, *, step: int = 1, first: int = 0, c
 
 def _answer(view: JobPreview) -> SamplesAnswer:
     if view.failure is not None:
-        failure = failures.describe(view.failure.code, view.failure.values)
+        failure = job_failures.describe(view.failure.code, view.failure.values)
         sentence = f"{failure['cause']} {failure['next_step']}"
         if not view.is_complete:
             sentence = _("{sentence} Only a part of the corpora was read for this.", sentence=sentence)

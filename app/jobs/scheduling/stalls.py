@@ -11,13 +11,13 @@ from datetime import UTC, datetime, timedelta
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import db, job_failures
 from app.core.formatting import span
 from app.core.i18n import _
 from app.core.models import Attempt, Job
 from app.core.notice_models import JobStall
 from app.core.settings import settings
-from app.jobs.lifecycle import failures, job_notices, wait_reasons
+from app.jobs.lifecycle import job_notices, wait_reasons
 
 STUCK = ("unplaced", "no_node", "silent", "too_large", "disk_full")  # of wait_reasons: not for other jobs
 FULL = ("disk_full", "no_space")  # notices of jobs that were paused as the disk is full
@@ -72,7 +72,7 @@ def _paused(session: Session) -> list[_Stall]:
     for job in session.scalars(query):
         notice = job.notice
         if notice is not None:
-            reason = lambda notice=notice: failures.explain(notice.code, notice.values)  # noqa: E731
+            reason = lambda notice=notice: job_failures.explain(notice.code, notice.values)  # noqa: E731
             stalls.append(_Stall(job, datetime.fromtimestamp(0, UTC), reason))
     return stalls
 

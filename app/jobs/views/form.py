@@ -13,6 +13,7 @@ from starlette.datastructures import FormData
 
 from app.core.errors import FieldError
 from app.core.i18n import _, gettext_noop, translate
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.planning.config_search import AUTO_FIELDS
 from trainer.planning.proposals import Proposal
 from trainer.spec import TrainSpec, recipe, recipe_names
@@ -233,6 +234,12 @@ def without_corpora(form: SubmittedForm, ids: Container[str]) -> SubmittedForm:
 
 
 # ---- filling in -----------------------------------------------------------------------------------------------------
+
+
+def recipe_of_kind(kind: str) -> str:
+    """The first recipe that learns from what the documents of a corpus are."""
+    fitting = (name for name in recipe_names() if CORPUS_KINDS_BY_OBJECTIVE[recipe(name)["objective"]][0] == kind)
+    return next(fitting, "tiny")
 
 
 def prefill_continue(origin: Origin) -> SubmittedForm:

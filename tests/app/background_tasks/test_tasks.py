@@ -302,6 +302,7 @@ def test_a_full_disk_ends_no_task_that_writes_no_user_data(
         "statistics": False,
         "generate": False,
         "job_import": True,
+        "tokenize": True,
     }
     upload(alice_api)
     task = claim()

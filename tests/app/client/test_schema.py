@@ -177,6 +177,7 @@ CALLS: Calls = {
     "delete_model": lambda client, _file: client.models.delete("m"),
     "submit_job": lambda client, _file: client.jobs.submit({"recipe": "tiny"}),
     "plan_job": lambda client, _file: client.jobs.plan({"recipe": "tiny"}),
+    "tokenize_corpora": lambda client, _file: client.jobs.tokenize({"recipe": "tiny"}),
     "propose_job": lambda client, _file: client.jobs.propose(["c"], 600),
     "propose_curve": lambda client, _file: client.jobs.propose_curve(["c"], [600]),
     "preview_template": lambda client, _file: client.jobs.preview_template(

@@ -18,7 +18,7 @@ from app.core.i18n import CATALOG, Plural, _, negotiate, ngettext, plural_forms,
 from app.core.settings import Settings
 from app.overview import health
 from trainer import failure, limits, spec_errors
-from trainer.data import record_encoding, tokenized_records
+from trainer.data import record_refused, tokenized_records
 from trainer.planning import plan, proposals, training_data
 from trainer.spec import TrainSpec
 
@@ -120,7 +120,7 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> Messages:
         *failure.REASONS.values(),
         *plan.MESSAGES.values(),
         *training_data.MESSAGES.values(),
-        *record_encoding.MESSAGES.values(),
+        *record_refused.MESSAGES.values(),
         *tokenized_records.MESSAGES.values(),
         *proposals.MESSAGES.values(),
     }

@@ -6,7 +6,7 @@ import pytest
 
 from tests.trainer.tokenizers_of_bases import CHAT_TOKENS, byte_level, fast
 from trainer.data.chat_preview import preview
-from trainer.data.record_encoding import RecordRefused
+from trainer.data.record_refused import RecordRefused
 from trainer.families import CHAT_TEMPLATES
 
 TALK = [

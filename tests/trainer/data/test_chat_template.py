@@ -12,7 +12,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.tokenizers_of_bases import CHAT_TOKENS, KINDS, byte_level, fast
 from trainer.data import chat_template
 from trainer.data.chat_template import PRESETS, end_of_turn_id, job_template
-from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.record_encoding import RecordEncoder, Segment
+from trainer.data.record_refused import RecordRefused
 from trainer.families import CHAT_TEMPLATES
 
 SPECIAL = ["<s>", "</s>", *CHAT_TOKENS, "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]

@@ -16,8 +16,8 @@ from tests.trainer.runs import english, write_corpus
 from trainer.data import fast_encoding, tokenized_text, tokenizer
 from trainer.data.corpus import CorpusReader
 from trainer.data.fast_encoding import FastEncoder, TokenIds, fast_encoder, is_exact
-from trainer.data.record_encoding import RecordRefused
-from trainer.data.tokenizer_process import TokenizerProcess
+from trainer.data.record_refused import RecordRefused
+from trainer.data.text_process import TextProcess
 
 FAMILIES = {"llama": [], "qwen2": [], "bert": ["<|mask|>"], "t5": ["<extra_id_0>"]}
 DOCUMENTS = [english(), "天地玄黄，宇宙洪荒。日月盈昃，辰宿列张。" * 50, "", "naïve cafe\u0301 <|endoftext|> 🙂"]
@@ -162,9 +162,18 @@ def test_what_the_limited_process_cannot_encode_fast_it_encodes_by_the_library(
     directories: dict[str, Path], trained: dict[str, Tokenizer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = DOCUMENTS[1:]
-    with TokenizerProcess(directories["llama"], with_text=True) as process:
-        assert list(process.fast_or_exact_texts(texts)) == list(process.texts(texts))  # not opened: all are refused
-        assert process.open_fast()
-        monkeypatch.setattr(process, "texts", None)
-        encoded = [list(ids) for ids in process.fast_or_exact_texts(texts) if not isinstance(ids, RecordRefused)]
-        assert encoded == [trained["llama"].encode(text).ids for text in texts]
+    with TextProcess(directories["llama"]) as process:
+        call = process._call
+
+        def refused_when_fast(texts: Sequence[str], *, is_fast: bool) -> list[TokenIds]:
+            if is_fast:
+                raise RecordRefused("memory", megabytes=1)
+            return call(texts, is_fast=is_fast)
+
+        expected = [trained["llama"].encode(text).ids for text in texts]
+        monkeypatch.setattr(process, "_call", refused_when_fast)
+        assert [list(ids) for ids in process.fast_or_exact(texts)] == expected
+        assert all(isinstance(answer, RecordRefused) for answer in process.fast(texts))
+        monkeypatch.setattr(process, "_call", call)
+        monkeypatch.setattr(process, "exact", None)
+        assert [list(ids) for ids in process.fast_or_exact(texts)] == expected

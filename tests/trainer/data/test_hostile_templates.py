@@ -10,7 +10,7 @@ import pytest
 
 from trainer.data import tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.record_encoding import RecordRefused
+from trainer.data.record_refused import RecordRefused
 from trainer.data.tokenizer_process import TokenizerProcess
 
 UNSAFE = "is unsafe"

@@ -8,7 +8,8 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.record_encoding import RecordEncoder, RecordRefused, Segment
+from trainer.data.record_encoding import RecordEncoder, Segment
+from trainer.data.record_refused import RecordRefused
 from trainer.families import CHAT_TEMPLATES
 
 CHATML = "chatml"

@@ -1,6 +1,11 @@
 """Tokenized text: exact, bounded in memory, cut into sequences that can be traced to their documents."""
 
+import multiprocessing
+import os
+import signal
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -10,8 +15,9 @@ from tokenizers import Tokenizer
 
 from tests.trainer.runs import english, small_spec, write_corpus
 from tests.trainer.tokenizers_of_bases import KINDS, byte_fallback, fast
-from trainer.data import corpus, tokenized_text, tokenizer
+from trainer.data import cache, corpus, tokenized_text, tokenizer
 from trainer.data.tokenized_text import Document, TokenizedText, text_start
+from trainer.data.tokenizer import Progress
 from trainer.failure import Failure
 
 
@@ -132,19 +138,53 @@ def test_small_vocabularies_take_two_bytes_per_token(tmp_path: Path, bpe: Tokeni
     assert (directory / "tokens.bin").stat().st_size == 2 * len(ids)
 
 
-def test_two_runs_at_once_share_one_cache_entry(tmp_path: Path, bpe: Tokenizer) -> None:
+def test_a_run_waits_for_another_one_that_makes_the_same_entry(
+    tmp_path: Path, bpe: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "WAIT_SECONDS", 0.01)
     source = write_corpus(tmp_path / "c", [english()])
-    inner: list[Path] = []
+    made: list[int] = []
+    tokenize = tokenized_text.tokenize
+    monkeypatch.setattr(tokenized_text, "tokenize", lambda *args: made.append(1) or tokenize(*args))
+    is_waiting = Event()
 
-    def progress(done: int, total: int) -> None:
-        if not inner:  # a second run comes while the first one writes, and is done first
-            inner.append(tmp_path)
-            inner[0] = tokenized_text.tokenize_cached([source], bpe, "made", tmp_path / "cache", no_progress)
+    def run(progress: Progress) -> Path:
+        return tokenized_text.tokenize_cached([source], bpe, "made", tmp_path / "cache", progress)
 
-    outer = tokenized_text.tokenize_cached([source], bpe, "made", tmp_path / "cache", progress)
+    with ThreadPoolExecutor(1) as thread:
+        others: list[Future[Path]] = []
 
-    assert inner == [outer]
-    assert {entry.name for entry in outer.parent.iterdir()} == {outer.name, f"{outer.name}.corpora.json"}
+        def progress(done: int, total: int) -> None:
+            others.append(thread.submit(run, lambda _done, _total: is_waiting.set()))
+            assert is_waiting.wait(60)
+
+        entry = run(progress)
+        assert [other.result(60) for other in others] == [entry]
+    assert made == [1]
+    assert {path.name for path in entry.parent.iterdir()} == {entry.name, f"{entry.name}.corpora.json"}
+
+
+def test_a_run_that_is_killed_leaves_no_entry_and_the_next_one_starts_again(tmp_path: Path, bpe: Tokenizer) -> None:
+    source = write_corpus(tmp_path / "c", [english()])
+
+    def run(cache_path: Path, progress: Progress) -> Path:
+        return tokenized_text.tokenize_cached([source], bpe, "made", cache_path, progress)
+
+    killed = multiprocessing.get_context("fork").Process(
+        target=run, args=(tmp_path / "cache", lambda _done, _total: os.kill(os.getpid(), signal.SIGKILL))
+    )
+    killed.start()
+    killed.join()
+    expected = run(tmp_path / "other", no_progress)
+    left = {path.name for path in (tmp_path / "cache" / "tokens").iterdir()}
+    assert killed.exitcode == -signal.SIGKILL
+    assert f"making-{expected.name}" in left
+    assert expected.name not in left
+
+    entry = run(tmp_path / "cache", no_progress)
+    files = [{path.name: path.read_bytes() for path in each.iterdir()} for each in (entry, expected)]
+    assert files[0] == files[1]
+    assert {path.name for path in entry.parent.iterdir()} == {entry.name, f"{entry.name}.corpora.json"}
 
 
 def test_an_empty_corpus_is_rejected(tmp_path: Path, bpe: Tokenizer) -> None:

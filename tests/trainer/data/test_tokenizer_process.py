@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 from tests.trainer.runs import small_spec, write_corpus
 from trainer.data import tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.record_encoding import RecordEncoder, RecordRefused
-from trainer.data.tokenizer_process import CallStopped, TokenizerProcess
+from trainer.data.record_encoding import RecordEncoder
+from trainer.data.record_refused import RecordRefused
+from trainer.data.server_process import CallStopped
+from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.failure import Failure
 
 # What each record makes a template do, and the reason that is reported.
@@ -56,7 +58,7 @@ def test_each_hostile_record_is_refused_with_its_reason_and_the_others_are_encod
     with TokenizerProcess(hf_tokenizer) as process:
         answers = list(process.segments("chat", [json.dumps(conversation(name)) for name in names]))
 
-    outcomes = [answer.message.code if isinstance(answer, RecordRefused) else answer for _record, answer in answers]
+    outcomes = [answer.message.code if isinstance(answer, RecordRefused) else answer for answer in answers]
     assert outcomes == [outcome for _body, code in HOSTILE.values() for outcome in (code, expected)]
 
 
@@ -77,7 +79,7 @@ def test_a_record_that_loops_is_named_by_the_failure_of_the_run(tmp_path: Path) 
 
 
 def test_a_run_gives_up_on_a_template_that_ends_process_after_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.tokenizer_process.MAX_DEATHS", 1)
+    monkeypatch.setattr("trainer.data.server_process.MAX_DEATHS", 1)
     with TokenizerProcess(hostile_tokenizer()) as process:
         records = [json.dumps(conversation("powers"))] * 3
         with pytest.raises(Failure, match="more than 1 s of computing time"):
@@ -160,6 +162,6 @@ def test_any_conversation_gives_the_same_tokens_as_in_this_process(
     except RecordRefused as refused:
         expected = refused.message
 
-    [(_record, outcome)] = plain_process.segments("chat", [json.dumps(record)])
+    [outcome] = plain_process.segments("chat", [json.dumps(record)])
 
     assert (outcome.message if isinstance(outcome, RecordRefused) else outcome) == expected

@@ -6,7 +6,8 @@ from typing import Any
 from transformers import PreTrainedConfig, PreTrainedTokenizerFast
 
 from trainer.data.encoding_budget import encoding_budget, enforced
-from trainer.data.record_encoding import RecordEncoder, RecordRefused
+from trainer.data.record_encoding import RecordEncoder
+from trainer.data.record_refused import RecordRefused
 from trainer.data.tokenizer import missing_tokens, open_base
 from trainer.export import gguf_writer
 from trainer.failure import Failure

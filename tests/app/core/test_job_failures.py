@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from app.core import i18n
+from app.core import i18n, job_failures
+from app.core.job_failures import CODES, FAILURES, REASONS
 from app.core.models import Job
-from app.jobs.lifecycle import failures, wait_reasons
-from app.jobs.lifecycle.failures import CODES, FAILURES, REASONS
+from app.jobs.lifecycle import wait_reasons
 from trainer import failure
 
 
@@ -31,7 +31,7 @@ def test_failures_are_described_in_full_sentences(code: str, language: str) -> N
     values = dict.fromkeys(names(i18n.translate(CODES[code].cause) + CODES[code].next_step), 7)
     values |= {"last": "hang", "last_values": {"step": 7}} if code == "crash_loop" else {}
     with i18n.use_locale(language):
-        told = failures.describe(code, values)
+        told = job_failures.describe(code, values)
     for sentence in (told["cause"], told["next_step"]):
         assert sentence.endswith("." if language == "en" else "。")
         assert "{" not in sentence
@@ -48,8 +48,8 @@ def test_every_reason_is_translated(code: str) -> None:
 
 
 def test_an_old_failure_without_a_number_is_still_described() -> None:
-    assert "?" in failures.describe("data_short", {})["cause"]
-    assert failures.describe("unheard of", {})["code"] == "unheard of"
+    assert "?" in job_failures.describe("data_short", {})["cause"]
+    assert job_failures.describe("unheard of", {})["code"] == "unheard of"
 
 
 def test_a_stored_wait_reason_is_described_with_its_numbers() -> None:
@@ -71,9 +71,13 @@ def test_stored_reasons_with_a_count_of_one_are_in_the_singular() -> None:
     waiting = wait_reasons.describe(Job(state="queued", wait_reason=stored))
     assert waiting is not None
     assert waiting["message"] == "You may run 1 job at once. This is number 2 of your waiting jobs."
-    assert failures.describe("data_short", {"found": 1, "needed": 5})["cause"].startswith("The text has 1 token.")
-    assert failures.explain("resumed", {"step": 3, "repeated": 1}) == "Resumed from step 3; 1 step is trained again."
-    assert failures.explain("resumed", {"step": 3, "repeated": 0}) == "Resumed from step 3; 0 steps are trained again."
+    assert job_failures.describe("data_short", {"found": 1, "needed": 5})["cause"].startswith("The text has 1 token.")
+    assert (
+        job_failures.explain("resumed", {"step": 3, "repeated": 1}) == "Resumed from step 3; 1 step is trained again."
+    )
+    assert (
+        job_failures.explain("resumed", {"step": 3, "repeated": 0}) == "Resumed from step 3; 0 steps are trained again."
+    )
 
 
 def test_a_retry_delay_shows_the_remaining_seconds() -> None:
@@ -99,11 +103,11 @@ def test_no_failure_message_says_unknown() -> None:
 
 def test_a_crash_loop_names_the_last_failure() -> None:
     values = {"attempts": 3, "last": "trainer_killed", "last_values": {"how": "rank 0: SIGKILL"}}
-    cause = failures.describe("crash_loop", values)["cause"]
+    cause = job_failures.describe("crash_loop", values)["cause"]
     assert cause.startswith("3 attempts in a row")
     assert cause.endswith("The last one: A training process was killed (rank 0: SIGKILL).")
     with i18n.use_locale("zh-CN"):
-        assert "rank 0: SIGKILL" in failures.describe("crash_loop", values)["cause"]
+        assert "rank 0: SIGKILL" in job_failures.describe("crash_loop", values)["cause"]
 
 
 @pytest.mark.parametrize("reason", failure.REASONS)
@@ -114,51 +118,51 @@ def test_the_reason_within_a_failure_is_translated_with_it(reason: str) -> None:
     stored = json.loads(json.dumps(raised.values))
 
     with i18n.use_locale("zh-CN"):
-        cause = failures.describe(raised.code, stored)["cause"]
+        cause = job_failures.describe(raised.code, stored)["cause"]
     assert re.search(r"[\u4e00-\u9fff]", cause.partition("base_model")[2])
     assert failure.REASONS[reason].format(**values) not in cause
 
 
 def test_numbers_are_formatted_for_reading() -> None:
     full = {"step": 40, "free": 3_250_586, "needed": 6_291_456}
-    assert "3.1 MiB free, 6.0 MiB needed" in str(failures.explain("save_failed", full))
+    assert "3.1 MiB free, 6.0 MiB needed" in str(job_failures.explain("save_failed", full))
     values = {"loss": 411.98765, "median": 4.1234567, "step": 9}
-    assert "jumped to 412 at step 9, from a median of 4.123" in failures.describe("loss_diverged", values)["cause"]
+    assert "jumped to 412 at step 9, from a median of 4.123" in job_failures.describe("loss_diverged", values)["cause"]
 
 
 def test_a_failure_names_the_checkpoint_to_resume_from() -> None:
     values = {"series": "loss", "value": "nan", "step": 30}
-    assert "step 20" not in failures.describe("nan_loss", values)["next_step"]
-    told = failures.describe("nan_loss", {**values, "last_checkpoint": 20})
+    assert "step 20" not in job_failures.describe("nan_loss", values)["next_step"]
+    told = job_failures.describe("nan_loss", {**values, "last_checkpoint": 20})
     assert told["next_step"].endswith("The last checkpoint is from step 20.")
 
 
 def test_attempt_failures_say_what_happens_next_and_job_failures_what_to_do() -> None:
-    for code in set(failures.FAILURES) & set(failures.SETBACKS):
-        assert failures.advise(code, {}, is_retried=True) != failures.advise(code, {})
-    assert str(failures.advise("internal", {}, is_retried=True)).startswith("It resumes from its newest checkpoint")
-    assert str(failures.advise("internal", {})).startswith("Submit the job again.")
+    for code in set(job_failures.FAILURES) & set(job_failures.SETBACKS):
+        assert job_failures.advise(code, {}, is_retried=True) != job_failures.advise(code, {})
+    assert str(job_failures.advise("internal", {}, is_retried=True)).startswith("It resumes from its newest checkpoint")
+    assert str(job_failures.advise("internal", {})).startswith("Submit the job again.")
 
 
 def test_only_failures_that_need_action_have_a_next_step() -> None:
-    assert failures.advise("hang", {"step": 3})
-    assert failures.advise("submitted", {}) is None
-    assert failures.advise(None, {}) is None
+    assert job_failures.advise("hang", {"step": 3})
+    assert job_failures.advise("submitted", {}) is None
+    assert job_failures.advise(None, {}) is None
 
 
 # ---- the page in docs -----------------------------------------------------------------------------------------------
 
-PAGE = Path(__file__).parents[4] / "docs/failures.md"
+PAGE = Path(__file__).parents[3] / "docs/failures.md"
 INTRODUCTION = """# Job failure codes
 
 Every code that the job page and the API can show, with its cause and what to do or what happens next. `{placeholders}`
 are filled in when a message is shown; every message has a Chinese translation. Generated from
-`app/jobs/lifecycle/failures.py` by `python -m tests.app.jobs.lifecycle.test_failures`; a test keeps the two in sync.
+`app/core/job_failures.py` by `python -m tests.app.core.test_job_failures`; a test keeps the two in sync.
 """
 SECTIONS = {
-    "The job fails": failures.FAILURES,
-    "An attempt ends and the job retries": failures.SETBACKS,
-    "The job continues with a warning": failures.TROUBLES,
+    "The job fails": job_failures.FAILURES,
+    "An attempt ends and the job retries": job_failures.SETBACKS,
+    "The job continues with a warning": job_failures.TROUBLES,
 }
 
 
@@ -173,7 +177,7 @@ def page() -> str:
 
 
 def test_the_failures_document_lists_every_code_with_its_message() -> None:
-    assert PAGE.read_text() == page(), "run python -m tests.app.jobs.lifecycle.test_failures"
+    assert PAGE.read_text() == page(), "run python -m tests.app.core.test_job_failures"
 
 
 if __name__ == "__main__":
