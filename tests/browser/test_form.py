@@ -98,7 +98,7 @@ def test_a_point_of_the_curve_is_chosen_by_mouse_or_keys(open_page: Open, traine
         select, readout = page.locator("[name=proposal_seconds]"), page.locator("[data-readout]")
         expect(plot).to_have_attribute("aria-valuenow", "6")  # of 14, an hour
         hour = plot.get_attribute("aria-valuetext") or ""
-        assert hour.startswith("60分钟" if locale == "zh-CN" else "60 minutes")
+        assert hour.startswith("60 分钟" if locale == "zh-CN" else "60 minutes")
         plot.focus()
         with page.expect_response("**/jobs/propose"):
             page.keyboard.press("Home")
