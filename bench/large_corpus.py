@@ -146,7 +146,7 @@ def imported_tokenizer(client: httpx.Client, directory: Path) -> str:
 
 
 def print_stage(
-    name: str, seconds: float, num_bytes: int, peaks: dict[str, int], shown: tuple[int, int] | None
+    name: str, seconds: float, num_bytes: int, peaks: dict[str, int], shown: tuple[int, int] | None = None
 ) -> None:
     """One line for a stage, and one for each process that took more than 50 MB."""
     looks = "" if shown is None else f"; looks that showed progress: {shown[0]}, time left: {shown[1]}"
