@@ -115,9 +115,9 @@ class MemoryWatch:
 
 
 def _name(command: list[str]) -> str:
-    """What a process runs: its last module, or its program."""
+    """What a process runs: its last module, or its program; nothing once it has ended."""
     modules = [after for before, after in pairwise(command) if before == "-m"]
-    return modules[-1] if modules else Path(command[0]).name
+    return modules[-1] if modules else Path(command[0]).name if command else ""
 
 
 def wait(
