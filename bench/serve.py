@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 from bench.proofs.llamacpp import serving
 from bench.support import installation
 from bench.support.forked import IS_SMOKE
+from bench.support.installation import cpu_seconds, processes_of
 from tests.waiting import until
 from trainer.data import tokenizer
 from trainer.export import gguf_writer
@@ -106,11 +107,6 @@ def measure(ask: Ask, users: int, processes: Callable[[], list[psutil.Process]])
     return Load(first, users * TOKENS / seconds, users * TOKENS / (cpu_seconds(processes()) - before))
 
 
-def cpu_seconds(processes: list[psutil.Process]) -> float:
-    """User and system time of processes."""
-    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
-
-
 def single(ask: Ask, processes: Callable[[], list[psutil.Process]]) -> Load:
     """One user, the median of some repeats after one for warm-up."""
     loads = [measure(ask, 1, processes) for _repeat in range(REPEATS + 1)][1:]
@@ -147,20 +143,6 @@ def ours(path: Path) -> Iterator[tuple[Ask, Callable[[], list[psutil.Process]]]]
 
         yield ask, lambda: processes_of(data)
         client.delete(f"/api/v1/models/{model}")
-
-
-def processes_of(data: Path) -> list[psutil.Process]:
-    """All processes of the installation with this data directory, and their children."""
-    roots = [one for one in psutil.process_iter() if environment(one).get("ATHANOR_DATA") == str(data)]
-    return list({*roots, *(child for one in roots for child in one.children(recursive=True))})
-
-
-def environment(process: psutil.Process) -> dict[str, str]:
-    """The environment of a process, empty where it cannot be read."""
-    try:
-        return dict(process.environ())
-    except (psutil.Error, OSError):
-        return {}
 
 
 @contextmanager

@@ -7,10 +7,11 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
+import psutil
 
 from tests import stack
 from tests.trainer.runs import NETWORK
@@ -51,3 +52,27 @@ def wait_until_ready(client: httpx.Client, data: Path) -> None:
         )
 
     until(is_ready, 120, "the corpus and the fork server")
+
+
+def processes_of(data: Path) -> list[psutil.Process]:
+    """All processes of the installation with this data directory, and their children."""
+    roots = [one for one in psutil.process_iter() if environment(one).get("ATHANOR_DATA") == str(data)]
+    return list({*roots, *(child for one in roots for child in one.children(recursive=True))})
+
+
+def environment(process: psutil.Process) -> dict[str, str]:
+    """The environment of a process, empty where it cannot be read."""
+    try:
+        return dict(process.environ())
+    except (psutil.Error, OSError):
+        return {}
+
+
+def cpu_seconds(processes: list[psutil.Process]) -> float:
+    """User and system time of processes."""
+    seconds = 0.0
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            seconds += times.user + times.system
+    return seconds

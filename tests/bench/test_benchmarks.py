@@ -18,6 +18,7 @@ FIGURE = re.compile(r"(?<![\w.])\d[\d.]*")
 NUM_FIGURES = {
     "bench/accuracy.py": 8,
     "bench/adapters.py": 10,
+    "bench/beside_training.py": 6,
     "bench/cancel.py": 10,
     "bench/dial.py": 10,
     "bench/export.py": 4,

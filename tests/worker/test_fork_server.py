@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.waiting import until
 from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
+from worker.inference.server import NICENESS
 from worker.node import ForkServer, describe
 from worker.supervisor import gang_client as gangs
 
@@ -36,6 +38,20 @@ def test_a_gang_is_a_fork_in_a_session_of_its_own(fork_server: ForkServer) -> No
         assert os.getsid(hello["pid"]) == hello["pid"]
         assert psutil.Process(hello["pid"]).ppid() == fork_server._process.pid  # type: ignore[union-attr]
     until(lambda: not psutil.pid_exists(hello["pid"]), 20, "the end of a gang nobody wants")
+
+
+def test_an_inference_process_gives_way_to_trainings(fork_server: ForkServer) -> None:
+    niceness = min(19, os.nice(0) + NICENESS)
+    with connected(b'{"serve": "inference"}\n'):
+        until(lambda: psutil.Process(fork_server._process.pid).children(), 20, "the fork")  # type: ignore[union-attr]
+        (child,) = psutil.Process(fork_server._process.pid).children()  # type: ignore[union-attr]
+        until(lambda: child.nice() == niceness, 20, "its niceness")
+        assert os.getsid(child.pid) == child.pid
+        group = Path(f"/proc/{child.pid}/autogroup")  # of its session, if the kernel has such groups
+        until(
+            lambda: not group.exists() or group.read_text().endswith(f" nice {niceness}\n"), 20, "that of its session"
+        )
+    until(lambda: not child.is_running(), 20, "its end with the connection")
 
 
 def test_a_killed_gang_is_reported_as_lost_and_exited(fork_server: ForkServer) -> None:

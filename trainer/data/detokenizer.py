@@ -41,6 +41,10 @@ class Detokenizer:
             self._num_shown = len(self._decode())
         return piece
 
+    def push_all(self, tokens: Sequence[int]) -> list[str]:
+        """Add tokens. Returns the text that is certain after each."""
+        return list(map(self.push, tokens))
+
     def rest(self, *, is_cut: bool = False) -> str:
         """The text still held at the end; with `is_cut`, without a character that was only begun."""
         run = self._trailing_bytes() if is_cut else b""

@@ -52,12 +52,18 @@ class TokenizerProcess(ServerProcess):
 
     def call(self, name: str, *arguments: Any, is_stopped: IsStopped = lambda: False) -> Any:
         """The result of a method of TokenizerServer. Raises CallStopped soon after `is_stopped`."""
-        size = len(json.dumps(arguments, ensure_ascii=False).encode(errors="replace"))
-        for answer in self._answers([(name, size, arguments)], is_stopped):
-            if isinstance(answer, RecordRefused):
-                raise answer
-            return answer
-        raise AssertionError("each call has an answer")
+        return self.call_all([(name, arguments)], is_stopped=is_stopped)[0]
+
+    def call_all(
+        self, calls: Sequence[tuple[str, Sequence[Any]]], *, is_stopped: IsStopped = lambda: False
+    ) -> list[Any]:
+        """The results of several calls, which are sent together. Raises the first refusal, and CallStopped."""
+        sized = [(name, _size(arguments), arguments) for name, arguments in calls]
+        results = list(self._answers(sized, is_stopped))
+        for result in results:
+            if isinstance(result, RecordRefused):
+                raise result
+        return results
 
     # ---- calls ------------------------------------------------------------------------------------------------------
 
@@ -79,6 +85,11 @@ class TokenizerProcess(ServerProcess):
         finally:
             if done < len(calls):  # answers that nobody reads must not be taken for those of later calls
                 self._end()
+
+
+def _size(arguments: Sequence[Any]) -> int:
+    """The bytes of the arguments of a call, by which its budget is measured."""
+    return len(json.dumps(arguments, ensure_ascii=False).encode(errors="replace"))
 
 
 def _unpacked(ids: list[int], runs: list[tuple[float, int]]) -> Segment:

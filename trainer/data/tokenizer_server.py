@@ -48,7 +48,7 @@ class TokenizerServer:
             "source": lambda text: self._encoder("seq2seq").segments({"source": text, "target": ""})[0].ids,
             "stop_ids": lambda: chat_template.tokenizer_stop_ids(tokenizer),
             "begin": self.begin,
-            "push": lambda text, token: self._decoders[text].push(token),
+            "push_all": lambda text, tokens: self._decoders[text].push_all(tokens),
             "rest": lambda text, is_cut: self._decoders.pop(text).rest(is_cut=is_cut),
             "token_bytes": self.token_bytes,
             "vocabulary": self.vocabulary,
@@ -78,7 +78,7 @@ class TokenizerServer:
         return tokenizers.encode_prompt(self._tokenizer, text)
 
     def begin(self, text: str, prompt: list[int]) -> None:
-        """Decode the tokens of a text that follow a prompt: `push` each, then `rest`."""
+        """Decode the tokens of a text that follow a prompt: `push_all`, then `rest`."""
         while len(self._decoders) >= MAX_TEXTS:  # of clients that left without `rest`
             del self._decoders[next(iter(self._decoders))]
         self._decoders[text] = Detokenizer(self._tokenizer.backend_tokenizer, prompt)

@@ -7,11 +7,11 @@ transformers' `generate`. Both choose tokens by sampling.py.
 
 import queue
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Any, ClassVar
 
 import torch
@@ -66,22 +66,28 @@ class Generation:
         return len(self.text) >= self.max_tokens or (bool(self.text) and self.text[-1] in self.stop_token_ids)
 
     def __iter__(self) -> Iterator[TokenChoice]:
-        return self.tokens()
+        return chain.from_iterable(self.batches())
 
-    def tokens(self, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[TokenChoice]:
-        """The tokens as they are chosen, until `is_stopped`."""
-        for _ in range(self.max_tokens):
-            while not is_stopped():
-                with suppress(queue.Empty):
-                    result = self._results.get(timeout=LOOK_SECONDS)
+    def batches(
+        self, is_stopped: Callable[[], bool] = lambda: False, seconds: float = 0.0
+    ) -> Iterator[list[TokenChoice]]:
+        """The tokens as they are chosen, until `is_stopped`: the first at once, then those of `seconds` together."""
+        left, due = self.max_tokens, 0.0
+        while left and not is_stopped():
+            batch: list[TokenChoice] = []
+            while len(batch) < left and not (batch and batch[-1].token in self.stop_token_ids):
+                timeout = max(0.0, due - time.monotonic()) if batch else LOOK_SECONDS
+                try:
+                    result = self._results.get(timeout=timeout) if timeout else self._results.get_nowait()
+                except queue.Empty:
                     break
-            else:
-                return
-            if isinstance(result, EngineStopped):
-                raise result
-            yield result
-            if result.token in self.stop_token_ids:
-                return
+                if isinstance(result, EngineStopped):
+                    raise result
+                batch.append(result)
+            if batch:
+                yield batch
+                left = 0 if batch[-1].token in self.stop_token_ids else left - len(batch)
+                due = time.monotonic() + seconds
 
     def choose(self, scores: Tensor, before: Sequence[int]) -> int:
         """Choose the next token from scores of shape (vocab_size), and hand it out. `before` are the tokens that a

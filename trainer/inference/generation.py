@@ -143,7 +143,9 @@ def stream(
     """
     ids = loaded.encode(prompt)
     choices = _choices(loaded.model, ids, SamplingSettings(**settings), max_tokens, is_stopped)
-    return text_pieces(choices, loaded.detokenizer(ids), loaded.stop_token_ids, stop, is_stopped)
+    return text_pieces(
+        ([choice] for choice in choices), loaded.detokenizer(ids), loaded.stop_token_ids, stop, is_stopped
+    )
 
 
 def _choices(

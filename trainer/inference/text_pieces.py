@@ -10,9 +10,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class TokenDecoder(Protocol):
-    """Turns generated tokens into text, one at a time. See trainer/data/detokenizer.py."""
+    """Turns generated tokens into text: what each makes certain. See trainer/data/detokenizer.py."""
 
-    def push(self, token: int) -> str: ...
+    def push_all(self, tokens: Sequence[int]) -> list[str]: ...
     def rest(self, *, is_cut: bool = False) -> str: ...
 
 
@@ -27,11 +27,14 @@ class MarkedDecoder:
         self._decoder = start()
         self._marks = {number: mark for mark, number in marks.items()}
 
-    def push(self, token: int) -> str:
-        """Add a token. Returns the text that is certain now."""
+    def push_all(self, tokens: Sequence[int]) -> list[str]:
+        """Add tokens. Returns the text that is certain after each."""
+        return list(map(self._push, tokens))
+
+    def _push(self, token: int) -> str:
         mark = self._marks.get(token)
         if mark is None:
-            return self._decoder.push(token)
+            return self._decoder.push_all([token])[0]
         text = self._decoder.rest() + mark
         self._decoder = self._start()
         return text
@@ -52,32 +55,36 @@ class TextPiece:
 
 
 def text_pieces(
-    choices: Iterable[TokenChoice],
+    batches: Iterable[Sequence[TokenChoice]],
     decoder: TokenDecoder,
     stop_token_ids: Set[int],
     stop: Sequence[str] = (),
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> Iterator[TextPiece]:
-    """The text of tokens as they are chosen. Where they end before one of `stop_token_ids`, the text was too long, or
-    `is_stopped` ended it.
+    """The text of tokens as they are chosen, a piece per batch. Where they end before one of `stop_token_ids`, the text
+    was too long, or `is_stopped` ended it.
     """
     stops = StopFilter(stop)
     reason: FinishReason = "length"
     count = 0
     pending: list[TokenChoice] = []  # tokens whose text is not certain yet
-    for choice in choices:
-        count += 1
-        if choice.token in stop_token_ids:
+    for batch in batches:
+        own = [choice for choice in batch if choice.token not in stop_token_ids]
+        text, certain = "", list[TokenChoice]()
+        for choice, decoded in zip(own, decoder.push_all([choice.token for choice in own]), strict=True):
+            count += 1
+            pending.append(choice)
+            if part := stops.push(decoded):
+                text, certain, pending = text + part, certain + pending, []
+            if stops.hit:
+                yield TextPiece(text, count, "stop", tuple(certain))
+                return
+        if text:
+            yield TextPiece(text, count, choices=tuple(certain))
+        if len(own) < len(batch):  # the last token ends the text
+            count += 1
             reason = "stop"
             break
-        pending.append(choice)
-        text = stops.push(decoder.push(choice.token))
-        if stops.hit:
-            yield TextPiece(text, count, "stop", tuple(pending) if text else ())
-            return
-        if text:
-            yield TextPiece(text, count, choices=tuple(pending))
-            pending = []
     if reason == "length" and is_stopped():
         reason = "cancelled"
     text = stops.push(decoder.rest(is_cut=reason != "stop"))

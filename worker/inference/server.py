@@ -48,6 +48,7 @@ log = logging.getLogger(__name__)
 NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd of a processor
 MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
 MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
+PIECE_SECONDS = 0.04  # the tokens of so long are decoded and sent together, after the first one
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -116,11 +117,11 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
     try:
         if task.echo:
             yield _echo(model, task, prompt)
-        choices = generation.tokens(model.is_stopped)
+        batches = generation.batches(model.is_stopped, PIECE_SECONDS)
         decoder: TokenDecoder = model.decoder(prompt)
         if calls is not None:
             decoder = MarkedDecoder(lambda: model.decoder(prompt), model.constant("tool_marks"))
-        for piece in text_pieces(choices, decoder, stop_token_ids, task.stop, model.is_stopped):
+        for piece in text_pieces(batches, decoder, stop_token_ids, task.stop, model.is_stopped):
             message = _piece_message(model, task, piece, calls)
             if message.text or message.tokens or message.tool_calls:
                 yield message
@@ -141,7 +142,7 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
 def _echo(model: SandboxedModel, task: GenerationTask, ids: Sequence[int]) -> GenerationMessage:
     """The prompt as a piece of the text."""
     decoder = model.decoder([])
-    text = "".join(map(decoder.push, ids)) + decoder.rest() if task.prompt_ids else task.prompt
+    text = "".join(decoder.push_all(ids)) + decoder.rest() if task.prompt_ids else task.prompt
     message = GenerationMessage(event="piece", text=text, is_prompt=True)
     if task.top_logprobs is not None:
         if model.model.config.is_encoder_decoder:
@@ -268,7 +269,7 @@ TASKS: dict[str, Task] = {"generate": _generate, **dict.fromkeys(INSPECTIONS, _i
 
 def serve(leash: socket.socket) -> None:
     """Serve the generations whose sockets arrive over this connection, until it closes or is idle for long."""
-    os.nice(NICENESS)
+    _give_way_to_trainings()
     torch.set_num_threads(os.cpu_count() or 1)
     models = Models(generation.pick_device())
     streams: list[threading.Thread] = []
@@ -287,6 +288,17 @@ def serve(leash: socket.socket) -> None:
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since > IDLE_SECONDS:
             return
+
+
+def _give_way_to_trainings() -> None:
+    """Lower the priority of this process, and of its session: where the kernel shares the processors among sessions
+    (sched_autogroup_enabled, as on most desktops and many servers), niceness counts only within one.
+    """
+    with suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    niceness = os.nice(NICENESS)
+    with suppress(OSError):  # a kernel without such groups
+        Path("/proc/self/autogroup").write_text(str(niceness))
 
 
 def main() -> None:

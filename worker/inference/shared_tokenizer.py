@@ -43,16 +43,16 @@ class SharedTokenizer:
         """A decoder of the tokens that follow a prompt."""
         return SharedDecoder(self, str(next(self._texts)), list(prompt), is_stopped)
 
-    def decode(self, decoder: "SharedDecoder", name: str, *arguments: Any) -> str:
-        """The result of `push` or `rest`. A process that was started anew is told the text so far first."""
+    def decode(self, decoder: "SharedDecoder", name: str, *arguments: Any) -> Any:
+        """The result of `push_all` or `rest`. A process that was started anew is told the text so far first."""
         with self._turn(decoder.is_stopped) as process:
-            calls: list[tuple[str, Any]] = [(name, arguments)]
+            calls: list[tuple[str, Sequence[Any]]] = [(name, (decoder.id, *arguments))]
             if decoder.process_number != process.number:
-                calls = [("begin", (decoder.prompt,)), *(("push", (token,)) for token in decoder.tokens), *calls]
-            for name, arguments in calls:
-                text = process.call(name, decoder.id, *arguments, is_stopped=decoder.is_stopped)
+                before = ("begin", (decoder.id, decoder.prompt)), ("push_all", (decoder.id, decoder.tokens))
+                calls = [*before, *calls]
+            results = process.call_all(calls, is_stopped=decoder.is_stopped)
             decoder.process_number = process.number
-            return str(text)
+            return results[-1]
 
     def vocabulary(self, is_stopped: IsStopped) -> Vocabulary:
         """All tokens, read once."""
@@ -95,12 +95,12 @@ class SharedDecoder:
     tokens: list[int] = field(default_factory=list)
     process_number: int = -1  # of the process that has been told of the tokens
 
-    def push(self, token: int) -> str:
-        """Add a token. Returns the text that is certain now."""
-        text = self.tokenizer.decode(self, "push", token)
-        self.tokens.append(token)
-        return text
+    def push_all(self, tokens: Sequence[int]) -> list[str]:
+        """Add tokens. Returns the text that is certain after each."""
+        texts: list[str] = self.tokenizer.decode(self, "push_all", list(tokens)) if tokens else []
+        self.tokens += tokens
+        return texts
 
     def rest(self, *, is_cut: bool = False) -> str:
         """The text still held at the end."""
-        return self.tokenizer.decode(self, "rest", is_cut)
+        return str(self.tokenizer.decode(self, "rest", is_cut))

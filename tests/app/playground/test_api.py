@@ -43,7 +43,7 @@ def test_chunks_arrive_in_order_between_start_and_done(api: TestClient, checkpoi
     assert names[0] == "start"
     assert names[-1] == "done"
     assert set(names[1:-1]) == {"piece"}
-    assert len(names) > 10
+    assert len(names) > 3
 
 
 def test_done_reports_length_speed_and_stop_reason(api: TestClient, checkpoint: StoredCheckpoint) -> None:
