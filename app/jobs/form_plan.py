@@ -33,11 +33,11 @@ class FormPlan:
 
     @property
     def fix(self) -> dict[str, Any]:
-        """The changes of a spec that its button offers; empty if there are none."""
+        """The changes of a spec that its button offers, those of its memory first; empty if there are none."""
+        if self.answer is not None and self.answer.fits is False and self.answer.changes:
+            return self.answer.changes
         if self.is_vocab_doubtful or (self.problem is not None and self.problem.code == "vocab_too_large"):
             return {"vocab_size": None}
-        if self.answer is not None and self.answer.fits is False:
-            return self.answer.changes or {}
         return {}
 
 

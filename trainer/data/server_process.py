@@ -113,7 +113,8 @@ class ServerProcess:
         self._is_ready = False
         self.number += 1
 
-    def _wait_until_ready(self, is_stopped: IsStopped = lambda: False) -> None:
+    def wait_until_ready(self, is_stopped: IsStopped = lambda: False) -> None:
+        """Start a child if there is none. Raises Failure if it cannot open its directory, and CallStopped."""
         if self._is_stopped:
             raise CallStopped
         if self._connection.closed:

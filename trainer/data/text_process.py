@@ -51,7 +51,7 @@ class TextProcess(ServerProcess):
             return []
         data = [text.encode() for text in texts]
         sizes = [len(each) for each in data]
-        self._wait_until_ready()
+        self.wait_until_ready()
         try:
             self._connection.send_bytes(json.dumps({"is_fast": is_fast, "sizes": sizes}).encode())
             self._connection.send_bytes(b"".join(data))

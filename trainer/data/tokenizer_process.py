@@ -72,7 +72,7 @@ class TokenizerProcess(ServerProcess):
         done = 0
         try:
             while done < len(calls):
-                self._wait_until_ready(is_stopped)
+                self.wait_until_ready(is_stopped)
                 try:
                     self._connection.send_bytes(json.dumps({"calls": calls[done:]}).encode())
                     for call in calls[done:]:

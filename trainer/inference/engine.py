@@ -82,6 +82,8 @@ class Generation:
                 except queue.Empty:
                     break
                 if isinstance(result, EngineStopped):
+                    if batch:
+                        yield batch
                     raise result
                 batch.append(result)
             if batch:

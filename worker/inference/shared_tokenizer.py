@@ -47,6 +47,7 @@ class SharedTokenizer:
         """The result of `push_all` or `rest`. A process that was started anew is told the text so far first."""
         with self._turn(decoder.is_stopped) as process:
             calls: list[tuple[str, Sequence[Any]]] = [(name, (decoder.id, *arguments))]
+            process.wait_until_ready(decoder.is_stopped)  # which starts the next one after a call that was stopped
             if decoder.process_number != process.number:
                 before = ("begin", (decoder.id, decoder.prompt)), ("push_all", (decoder.id, decoder.tokens))
                 calls = [*before, *calls]

@@ -41,6 +41,18 @@ def test_a_job_that_does_not_fit_shows_its_cost_and_why(
     assert plan.problem.code == "too_large"
 
 
+def test_the_button_offers_what_fits_before_another_vocabulary(alice_user: Person) -> None:
+    answer = planned(alice_user).answer
+    assert answer is not None
+    changes = {"gradient_checkpointing": True}
+    for update, fix in (
+        ({"fits": False, "changes": changes}, changes),
+        ({"fits": False, "changes": None}, {"vocab_size": None}),
+        ({"fits": True}, {"vocab_size": None}),
+    ):
+        assert FormPlan(answer.model_copy(update=update), is_vocab_doubtful=True).fix == fix
+
+
 def test_a_spec_that_is_wrong_has_a_problem_and_no_plan(alice_user: Person) -> None:
     plan = planned(alice_user, learning_rate="fast")
     assert plan.answer is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.inference.engine import Generation
+from trainer.inference.engine import EngineStopped, Generation
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import MarkedDecoder, TextPiece, text_pieces
 
@@ -94,3 +94,15 @@ def test_the_first_token_is_handed_out_at_once_and_later_ones_together(max_token
 
     batches = generation.batches(seconds=3_600)  # which the end of a text does not wait for
     assert [[choice.token for choice in batch] for batch in batches] == [tokens[:1], tokens[1:]]
+
+
+def test_tokens_that_were_chosen_before_the_engine_ended_are_handed_out_before_its_reason() -> None:
+    generation = Generation([], SamplingSettings(), max_tokens=9, stop_token_ids=set())
+    batches = generation.batches(seconds=3_600)
+    for token in (1, 2, 3):
+        generation._results.put(TokenChoice(token))
+    generation.fail("the engine was closed")
+
+    assert [choice.token for choice in [*next(batches), *next(batches)]] == [1, 2, 3]
+    with pytest.raises(EngineStopped, match="closed"):
+        next(batches)
