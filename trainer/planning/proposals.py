@@ -80,7 +80,7 @@ MESSAGES = {
     ),
     "limit_time": "With ten times the time, the expected loss would be about {gain} % lower.",
     "limit_text": (
-        "The text ends it after {used_seconds}. With ten times the text, {possible_seconds} would be used and the "
+        "The text is used up after {used_seconds}. With ten times the text, {possible_seconds} would be used and the "
         "expected loss would be about {gain} % lower."
     ),
     "limit_memory": "With four times the memory, the expected loss would be about {gain} % lower.",
