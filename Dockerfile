@@ -13,7 +13,7 @@ COPY . .
 RUN /opt/athanor/bin/pip install --no-deps --no-build-isolation -e .
 
 FROM python:3.11-slim-bookworm
-RUN useradd --uid 1000 --create-home athanor && install -d -o athanor -g athanor /data
+RUN useradd --uid 1000 --create-home athanor && install -d -o athanor -g athanor /data /home/athanor/.config
 COPY --from=build /opt/athanor /opt/athanor
 COPY --from=build /srv/athanor /srv/athanor
 WORKDIR /srv/athanor

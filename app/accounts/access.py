@@ -16,7 +16,7 @@ from app.web.guess_limits import Guess
 
 def set_up(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
     """Create the owner's account and log in. A wrong code is counted for its address. Raises PanelError."""
-    with guess_limits.code_checked(address) as session:
+    with guess_limits.count_wrong_code(address) as session:
         service.check_setup_code(session, code=code)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)
@@ -31,7 +31,7 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
 
     A wrong code is counted for its address. Raises PanelError.
     """
-    with guess_limits.code_checked(address) as session:
+    with guess_limits.count_wrong_code(address) as session:
         name = service.user_of_reset(session, code=code).name
     passwords.check(password, name)
     password_hash = passwords.hash_password(password)
@@ -44,7 +44,7 @@ def reset_password(code: str, password: str, browser: Browser, address: Guess, *
 
 def accept_invitation(code: str, name: str, password: str, browser: Browser, address: Guess) -> Login:
     """Create the account of an invitation and log in. A wrong code is counted for its address. Raises PanelError."""
-    with guess_limits.code_checked(address) as session:
+    with guess_limits.count_wrong_code(address) as session:
         invitations.of_code(session, code=code)
     passwords.check(password, service.checked_name(name))
     password_hash = passwords.hash_password(password)

@@ -19,6 +19,9 @@ CHINESE: dict[str, str] = {
     "The answer of {url} is not understood. Do client and server have the same version?": (
         "无法理解 {url} 的应答。客户端与服务器的版本是否一致？"
     ),
+    "The connection to {url} broke, and the join token may be used now. Create a new one.": (
+        "与 {url} 的连接已断开，加入令牌可能已被使用。请创建一个新令牌。"
+    ),
     "The connection broke; connecting again.": "连接已断开，正在重新连接。",
     "The job keeps running. Watch it again: athanor watch {id}": "任务仍在运行。再次查看：athanor watch {id}",
     "The task {id} was cancelled.": "后台任务 {id} 已被取消。",

@@ -5,6 +5,8 @@ from datetime import datetime
 
 import httpx2
 
+from .errors import ServerUnreachable
+from .language import _
 from .shapes import Shape
 from .transport import Transport, address
 
@@ -66,11 +68,17 @@ def join(
 ) -> NodeConfigurationInfo:
     """Use a join token: what the node of this name needs. `revision` is that of the schema which the machine expects.
 
-    Raises Forbidden for a token that is wrong, used, revoked or too old, and Conflict where the machine cannot join.
+    Raises Forbidden for a token that is wrong, used, revoked or too old, Conflict where the machine cannot join, and
+    ServerUnreachable: where the connection broke after the token was sent, the token may be used.
     """
     visitor = Transport(url, "", transport=transport)
     try:
         body = {"token": token, "name": name, "revision": revision}
-        return visitor.post(NodeConfigurationInfo, "/nodes/join", body)
+        return visitor.post_once(NodeConfigurationInfo, "/nodes/join", body)
+    except ServerUnreachable as error:
+        if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+            raise
+        sentence = _("The connection to {url} broke, and the join token may be used now. Create a new one.", url=url)
+        raise ServerUnreachable(sentence) from error
     finally:
         visitor.close()

@@ -3,7 +3,7 @@
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -54,6 +54,10 @@ class Transport:
     def post(self, shape: type[S], path: str, body: Mapping[str, Any] | None = None) -> S:
         """The answer to POST with a JSON body. It is sent with an Idempotency-Key, so that repeating it is safe."""
         return self._read(shape, self._request("POST", path, {}, json_body=body, headers=_key()))
+
+    def post_once(self, shape: type[S], path: str, body: Mapping[str, Any]) -> S:
+        """The answer to POST with a JSON body, for what must not be sent twice: a failed connection is not repeated."""
+        return self._read(shape, self._request("POST", path, {}, json_body=body, pauses=()))
 
     def put(self, shape: type[S], path: str, body: Mapping[str, Any]) -> S:
         """The answer to PUT with a JSON body."""
@@ -117,6 +121,7 @@ class Transport:
         json_body: Mapping[str, Any] | None = None,
         content: Body | None = None,
         headers: Mapping[str, str] | None = None,
+        pauses: Sequence[float] | None = None,
     ) -> httpx2.Response:
         def send() -> httpx2.Response:
             response = self._http.request(
@@ -130,22 +135,23 @@ class Transport:
             _raise_for_problem(response)
             return response
 
-        return self.repeated(send)
+        return self.repeated(send, pauses)
 
-    def repeated(self, send: Callable[[], httpx2.Response]) -> httpx2.Response:
+    def repeated(self, send: Callable[[], httpx2.Response], pauses: Sequence[float] | None = None) -> httpx2.Response:
         """The response of `send`, which is called again while the connection fails or the server says when to come.
 
-        Raises ServerUnreachable and ServerProblem.
+        `pauses` are the seconds before each repetition of a failed connection, CONNECTION_PAUSES if None. Raises
+        ServerUnreachable and ServerProblem.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
-        pauses = list(CONNECTION_PAUSES)
+        remaining = list(CONNECTION_PAUSES if pauses is None else pauses)
         while True:
             try:
                 return send()
             except httpx2.TransportError as error:
-                if not pauses:
+                if not remaining:
                     raise self.unreachable(error) from error
-                time.sleep(pauses.pop(0))
+                time.sleep(remaining.pop(0))
             except _ComeAgain as error:
                 if time.monotonic() + error.seconds > deadline:
                     raise error.problem from None

@@ -87,7 +87,8 @@ def worker() -> None:
     from app.launcher import join as joining
 
     without_secrets(WORKER_SECRETS)
-    joining.use_configuration()
+    if key_sha256 := joining.use_configuration():
+        joining.require_data_directory(key_sha256)
     need_servers()
     queues = ",".join((node_queue(settings().node_name), GENERATE_QUEUE, BACKGROUND_QUEUE))
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
@@ -99,7 +100,7 @@ def worker() -> None:
 @cli.command()
 def join(
     url: Annotated[str, typer.Argument(help="Address of the panel, such as https://panel.example.com.")],
-    token: Annotated[str, typer.Argument(help="A join token of its page Nodes.")],
+    token: Annotated[str, typer.Argument(help="A join token of its page Nodes; asked for if left out.")] = "",
     name: Annotated[str | None, typer.Option(help="Name of the node; the host name if left out.")] = None,
     allow_http: Annotated[
         bool, typer.Option("--allow-http", help="Let the credentials cross the network in the clear.")
@@ -111,12 +112,19 @@ def join(
 
     without_secrets(WORKER_SECRETS)  # before the token is used: this starts the command again
     try:
-        joining.run(url, token, name or settings().node_name, allow_http=allow_http)
+        joining.run(url, token or _read_token(), name or settings().node_name, allow_http=allow_http)
     except joining.CannotJoin as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
     typer.echo(_("The worker starts. From now on `athanor worker` starts it; Ctrl-C stops it."))
     worker()
+
+
+def _read_token() -> str:
+    """A join token that is not among the arguments: from a hidden prompt, or a line of standard input."""
+    if sys.stdin.isatty():
+        return str(typer.prompt(_("Join token"), hide_input=True, err=True)).strip()
+    return sys.stdin.readline().strip()
 
 
 @cli.command()
@@ -171,8 +179,7 @@ def doctor() -> None:
     from app.launcher import doctor as checks
     from app.launcher import join as joining
 
-    joining.use_configuration()
-    raise typer.Exit(checks.run())
+    raise typer.Exit(checks.run(joining.use_configuration()))
 
 
 def need_servers(broker: bool = True) -> None:

@@ -1,8 +1,11 @@
 """`athanor doctor`: checks this machine and says how to fix each problem."""
 
+import hashlib
 import importlib.metadata
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +16,8 @@ import redis
 from packaging.requirements import Requirement
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.core import live, migrations
+from app.checkpoints import signature
+from app.core import live, migrations, storage
 from app.core.i18n import _, ngettext
 from app.core.settings import settings
 
@@ -30,9 +34,14 @@ class Finding:
     text: str
 
 
-def run() -> int:
-    """Print all findings. Returns the exit code: 1 if one is bad, else 0."""
+def run(key_sha256: str = "") -> int:
+    """Print all findings. Returns the exit code: 1 if one is bad, else 0.
+
+    On a node that joined, `key_sha256` is the SHA-256 of the key in the panel's data directory.
+    """
     findings = [finding for check in CHECKS for finding in check()]
+    if key_sha256:
+        findings.append(data_directory(key_sha256))
     for finding in findings:
         sys.stdout.write(f"{line(finding)}\n")
     return int(any(finding.grade == "bad" for finding in findings))
@@ -157,6 +166,34 @@ def _broker() -> Finding:
     except redis.RedisError as error:
         return Finding("bad", _("The broker cannot be reached: {why}. Check REDIS_URL.", why=error))
     return Finding("ok", _("The broker responds"))
+
+
+def data_directory(key_sha256: str) -> Finding:
+    """Whether the data directory here is that of the panel, and this user may write there."""
+    path = storage.data()
+    try:
+        is_same = hashlib.sha256(signature.key_path().read_bytes()).hexdigest() == key_sha256
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except FileNotFoundError:
+        is_same = False
+    except OSError as error:
+        sentence = _(
+            "The data directory {path} cannot be used by user ID {uid}: {why}. Run the worker with the user ID that "
+            "the files there belong to.",
+            path=path,
+            uid=os.getuid(),
+            why=error.strerror,
+        )
+        return Finding("bad", sentence)
+    if not is_same:
+        sentence = _(
+            "{path} is not the panel's data directory. Mount the panel's data directory at this path, or set "
+            "ATHANOR_DATA to the path where it is mounted.",
+            path=path,
+        )
+        return Finding("bad", sentence)
+    return Finding("ok", _("{path} is the panel's data directory, and can be written to", path=path))
 
 
 CHECKS: tuple[Callable[[], Iterator[Finding]], ...] = (python, packages, disk, memory, gpus, compiler, servers)

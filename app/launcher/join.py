@@ -1,20 +1,20 @@
 """`athanor join`: makes this machine a node of an installation elsewhere, and starts its worker.
 
-What the panel answers is stored, for this user alone, in `node.json` in the configuration directory, as the values of
-environment variables. `athanor worker` and `athanor doctor` read it.
+What the panel answers is stored, for this user alone, in `node.json` in the configuration directory: the values of
+environment variables, and `key_sha256`, by which the shared data directory is recognized. `athanor worker` and `athanor
+doctor` read it.
 """
 
-import hashlib
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import typer
 
-from app.checkpoints import signature
 from app.client import nodes as client
 from app.client.errors import AthanorError
 from app.client.nodes import NodeConfigurationInfo
@@ -37,30 +37,52 @@ def configuration_file() -> Path:
     return Path(typer.get_app_dir("athanor")) / "node.json"
 
 
-def use_configuration() -> None:
+def use_configuration() -> str:
     """Set the environment variables of this node, each unless it is set, if this machine has joined.
 
-    An environment that names a database is that of another installation, such as one of `athanor up`: it stays alone.
+    Returns the SHA-256 of the key in the panel's data directory, or "" where none is stored. An environment that names
+    a database is that of another installation, such as one of `athanor up`: it stays alone.
     """
-    if settings().database_url or not configuration_file().exists():
-        return
+    if settings().database_url:
+        return ""
     try:
-        variables: dict[str, str] = json.loads(configuration_file().read_text())
-    except ValueError as error:
-        typer.echo(_("{path} is not JSON: {why}.", path=configuration_file(), why=error), err=True)
+        stored = json.loads(configuration_file().read_text())
+        if not isinstance(stored, dict):
+            raise ValueError(_("it must be an object"))
+        variables = {name: str(value) for name, value in stored.items()}
+        key_sha256 = variables.pop("key_sha256", "")
+        os.environ.update({name: value for name, value in variables.items() if not os.environ.get(name)})
+    except FileNotFoundError:
+        return ""
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        typer.echo(_("{path} cannot be read as JSON: {why}.", path=configuration_file(), why=why), err=True)
         raise typer.Exit(2) from None
-    os.environ.update({name: value for name, value in variables.items() if not os.environ.get(name)})
     settings.cache_clear()
+    return key_sha256
+
+
+def require_data_directory(key_sha256: str) -> None:
+    """Exit with code 2 unless the data directory is that of the panel."""
+    finding = doctor.data_directory(key_sha256)
+    if finding.grade == "bad":
+        typer.echo(finding.text, err=True)
+        raise typer.Exit(2)
 
 
 def run(url: str, token: str, name: str, *, allow_http: bool) -> None:
     """Redeem a token, store what the node needs, and check that this machine reaches it. Raises CannotJoin."""
     _check_url(url, allow_http)
+    if not token:
+        raise CannotJoin(_("A join token is missing. An owner creates one on the page Nodes."))
+    with _storing():  # before the token is spent
+        _prepare()
     try:
         configuration = client.join(url, token, name, migrations.newest())
     except AthanorError as error:
         raise CannotJoin(str(error)) from None
-    variables = _store(configuration, name)
+    with _storing():
+        variables = _store(configuration, name)
     os.environ.update(variables)
     settings.cache_clear()
     grades = [_print(finding) for finding in _checks(configuration)]
@@ -93,11 +115,37 @@ def _check_url(url: str, allow_http: bool) -> None:
         )
 
 
+@contextmanager
+def _storing() -> Iterator[None]:
+    """Raise CannotJoin where a file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        sentence = _(
+            "What the panel sends cannot be stored in {path}: {why}. Correct that and run the command again, with a "
+            "new token if this one was used.",
+            path=configuration_file().parent,
+            why=error.strerror,
+        )
+        raise CannotJoin(sentence) from None
+
+
+def _prepare() -> None:
+    """Create the directory of this node's files and check that files can be written. Raises OSError."""
+    make_private(_files_directory())
+    for path in (_files_directory(), configuration_file().parent):
+        with tempfile.TemporaryFile(dir=path):
+            pass
+
+
+def _files_directory() -> Path:
+    """The directory of this node's certificates and keys."""
+    return configuration_file().parent / "node"
+
+
 def _store(configuration: NodeConfigurationInfo, name: str) -> dict[str, str]:
     """Write the files and variables of this node, for its user alone; returns the variables."""
-    directory = configuration_file().parent / "node"
-    make_private(directory)
-    paths = {file: directory / Path(file).name for file in configuration.files}
+    paths = {file: _files_directory() / Path(file).name for file in configuration.files}
     for file, path in paths.items():
         _write(path, configuration.files[file])
     variables = {
@@ -106,7 +154,8 @@ def _store(configuration: NodeConfigurationInfo, name: str) -> dict[str, str]:
         "ATHANOR_DATA": os.environ.get("ATHANOR_DATA") or configuration.data,
         "ATHANOR_NODE_NAME": name,
     }
-    _write(configuration_file(), json.dumps(variables, indent=2) + "\n")
+    stored = {**variables, "key_sha256": configuration.key_sha256}
+    _write(configuration_file(), json.dumps(stored, indent=2) + "\n")
     return variables
 
 
@@ -119,37 +168,10 @@ def _write(path: Path, text: str) -> None:
 
 def _checks(configuration: NodeConfigurationInfo) -> Iterator[Finding]:
     yield from doctor.servers()
-    yield _data_directory(configuration.key_sha256)
+    yield doctor.data_directory(configuration.key_sha256)
     if _is_node_already():
         sentence = _("A worker already runs on this machine with the data in {path}.", path=storage.data())
         yield Finding("bad", sentence)
-
-
-def _data_directory(key_sha256: str) -> Finding:
-    """Whether the data directory here is that of the panel, and this user may write there."""
-    path = storage.data()
-    try:
-        is_same = hashlib.sha256(signature.key_path().read_bytes()).hexdigest() == key_sha256
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except FileNotFoundError:
-        is_same = False
-    except OSError as error:
-        sentence = _(
-            "The data directory {path} cannot be used by the user with the number {uid}: {why}. Run the worker as a "
-            "user with the number that the files there belong to.",
-            path=path,
-            uid=os.getuid(),
-            why=error.strerror,
-        )
-        return Finding("bad", sentence)
-    if not is_same:
-        sentence = _(
-            "{path} is not the panel's data directory. Mount that there, or set ATHANOR_DATA to where it is mounted.",
-            path=path,
-        )
-        return Finding("bad", sentence)
-    return Finding("ok", _("{path} is the panel's data directory, and can be written to", path=path))
 
 
 def _is_node_already() -> bool:

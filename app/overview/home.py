@@ -47,7 +47,7 @@ def overview(request: Request, principal: Reader) -> Response:
             names=names,
             starter=_starter(texts),
             own_corpora=[corpus for corpus in texts if corpus.owner_id is not None],
-            nodes=nodes.answers(session, principal),
+            nodes=nodes.node_answers(session, principal),
         )
 
 

@@ -10,9 +10,9 @@ from app.core.models import HELD
 from app.core.principal import Principal
 from app.jobs import schemas, service
 from app.jobs.cluster import join_tokens, node_configuration, nodes
-from app.jobs.cluster.api import address_of
 from app.jobs.cluster.join_schemas import join_token_answer, new_join_token_answer
 from app.web.auth import Owner, Reader
+from app.web.client_address import panel_address
 from app.web.pages import handle_form_action, page
 from app.web.parameters import Id
 
@@ -21,7 +21,7 @@ router = APIRouter()
 NUM_TOKENS = 20  # the newest, on the page
 
 
-def answers(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
+def node_answers(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
     """All nodes, each with the user's jobs on it."""
     jobs, _more = service.list_jobs(session, principal=principal, limit=200, states=HELD)
     return [
@@ -34,12 +34,12 @@ def answers(session: Session, principal: Principal) -> list[schemas.NodeAnswer]:
 
 def _nodes_page(request: Request, principal: Principal, **context: Any) -> Response:
     with db.transaction() as session:
-        machines = answers(session, principal)
+        machines = node_answers(session, principal)
         ids = dict.fromkeys(job_id for node in machines for job_id in node.running)
         names = {job_id: service.get(session, principal=principal, job_id=job_id).name for job_id in ids}
         tokens = join_tokens.list_tokens(session, limit=NUM_TOKENS)[0] if principal.is_at_least("owner") else []
         listed = [join_token_answer(row, creator) for row, creator in tokens]
-    panel = address_of(request)
+    panel = panel_address(request)
     variables: dict[str, Any] = {
         "nodes": machines,
         "names": names,
@@ -64,7 +64,7 @@ def create_join_token(request: Request, principal: Owner) -> Response:
     """Create a join token and show its command once."""
     with db.transaction() as session:
         row, token = join_tokens.create(session, principal=principal)
-    answer = new_join_token_answer(row, principal.name, token, address_of(request))
+    answer = new_join_token_answer(row, principal.name, token, panel_address(request))
     return _nodes_page(request, principal, new_token=answer)
 
 

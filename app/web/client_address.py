@@ -1,4 +1,4 @@
-"""Where a request comes from."""
+"""Where a request comes from, and where it was sent."""
 
 import ipaddress
 
@@ -18,6 +18,11 @@ def is_local(request: Request) -> bool:
     """Whether a request comes from this machine, as far as its address says."""
     address = client_address(request)
     return bool(address) and is_loopback(address)
+
+
+def panel_address(request: Request) -> str:
+    """The address of the panel as the client reached it."""
+    return str(request.base_url).rstrip("/")
 
 
 def client_network(request: Request) -> str:

@@ -63,7 +63,7 @@ def count(session: Session, guess: Guess) -> None:
 
 
 @contextmanager
-def code_checked(guess: Guess) -> Iterator[Session]:
+def count_wrong_code(guess: Guess) -> Iterator[Session]:
     """A transaction that checks a one-time code or token: a wrong one, which raises PanelError, is counted."""
     try:
         with db.transaction() as session:

@@ -1,6 +1,6 @@
 // Turns an element into another version of itself that the server has rendered: what did not change keeps its focus,
 // its selection and its scroll position. <details id="..."> stay as open as their reader left them, and boxes with
-// data-keep as checked. What an element with data-drawn holds is its script's, and stays.
+// data-keep as checked, and open dialogs stay open. What an element with data-drawn holds is its script's, and stays.
 
 import { Idiomorph } from "../vendor/idiomorph/idiomorph.esm.js";
 import { localTimes } from "./times.js";
@@ -28,5 +28,6 @@ export function morph(element, fresh) {
   }
   localTimes(fresh);
   const beforeNodeMorphed = (/** @type {Element | Node} */ node) => !(node instanceof Element && node.hasAttribute("data-drawn"));
-  Idiomorph.morph(element, fresh, { ignoreActiveValue: true, callbacks: { beforeNodeMorphed } });
+  const beforeAttributeUpdated = (/** @type {string} */ name, /** @type {Element} */ node) => !(name === "open" && node instanceof HTMLDialogElement);
+  Idiomorph.morph(element, fresh, { ignoreActiveValue: true, callbacks: { beforeNodeMorphed, beforeAttributeUpdated } });
 }

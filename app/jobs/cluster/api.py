@@ -17,7 +17,7 @@ from app.jobs.cluster.join_schemas import (
 )
 from app.web import guess_limits
 from app.web.auth import Owner
-from app.web.client_address import is_local
+from app.web.client_address import is_local, panel_address
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
 from app.web.parameters import Id
@@ -42,7 +42,7 @@ def create_join_token(request: Request, principal: Owner, body: JoinTokenRequest
     """
     with db.transaction() as session:
         row, token = join_tokens.create(session, principal=principal, minutes=body.minutes)
-        return new_join_token_answer(row, principal.name, token, address_of(request))
+        return new_join_token_answer(row, principal.name, token, panel_address(request))
 
 
 @router.delete("/join-tokens/{join_token_id}", status_code=204, responses=errors("role_missing"))
@@ -65,15 +65,10 @@ def join_node(request: Request, body: JoinRequest) -> NodeConfigurationAnswer:
     `athanor join` sends this. While the panel, the database or the broker is reached on its own machine only, no other
     machine gets an answer.
     """
-    with guess_limits.code_checked(guess_limits.from_address(request, "code")) as session:
+    with guess_limits.count_wrong_code(guess_limits.from_address(request, "code")) as session:
         join_tokens.of_secret(session, secret=body.token)
     with db.transaction() as session:
         configuration = join_tokens.redeem(
             session, secret=body.token, name=body.name, revision=body.revision, is_local=is_local(request)
         )
     return node_configuration_answer(configuration)
-
-
-def address_of(request: Request) -> str:
-    """The address of the panel as a client reached it."""
-    return str(request.base_url).rstrip("/")

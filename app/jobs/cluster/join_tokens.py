@@ -17,13 +17,13 @@ from app.jobs.cluster.node_configuration import NodeConfiguration
 
 LIFETIME_MINUTES = 60
 MAX_MINUTES = 24 * 60
-MEMORY = timedelta(days=7)  # how long a token that can no longer be used is listed
+LISTED_AFTER_EXPIRY = timedelta(days=7)
 NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 def create(session: Session, *, principal: Principal, minutes: int = LIFETIME_MINUTES) -> tuple[JoinToken, str]:
     """A new token, and its secret, of which only the hash is stored. Forgets those that expired long ago."""
-    session.execute(delete(JoinToken).where(JoinToken.expires_at < func.now() - MEMORY))
+    session.execute(delete(JoinToken).where(JoinToken.expires_at < func.now() - LISTED_AFTER_EXPIRY))
     secret = f"{TOKEN_PREFIX}join_{new_secret()}"
     row = JoinToken(token_sha256=digest(secret), creator_id=principal.user_id)
     row.expires_at = func.now() + timedelta(minutes=minutes)

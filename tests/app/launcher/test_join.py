@@ -16,8 +16,8 @@ from app.checkpoints import signature
 from app.client.nodes import NodeConfigurationInfo
 from app.core import db, live, migrations, processes, storage
 from app.core.settings import run_directory, settings
-from app.launcher import cli, join
-from tests.app.client.scripted_server import problem, serving
+from app.launcher import cli, doctor, join
+from tests.app.client.scripted_server import broken, problem, serving
 
 TOKEN = "ath_join_secret"
 DEAD = "127.0.0.1:1"  # where nobody listens
@@ -74,7 +74,34 @@ def test_a_refusal_of_the_panel_is_said_and_nothing_is_stored(configuration_dire
     (request,) = panel.requests
     body = {"token": TOKEN, "name": "gpu-2", "revision": migrations.newest()}
     assert (request.path, json.loads(request.body)) == ("/api/v1/nodes/join", body)
-    assert not configuration_directory.exists()
+    assert not (configuration_directory / "node.json").exists()
+
+
+def test_a_token_that_is_no_argument_is_read_from_standard_input() -> None:
+    with serving(problem(403, "join_token_wrong")) as panel:
+        CliRunner().invoke(cli.cli, ["join", panel.url], input=f"{TOKEN}\n")
+        missing = CliRunner().invoke(cli.cli, ["join", panel.url], input="")
+    assert [json.loads(request.body)["token"] for request in panel.requests] == [TOKEN]
+    assert (missing.exit_code, "A join token is missing" in missing.stderr) == (1, True)
+
+
+def test_a_token_is_not_sent_where_nothing_can_be_stored(
+    configuration_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(join.client, "join", lambda url, *_rest: sent.append(url))
+    configuration_directory.parent.write_text("a file where a directory must be")
+    refused = CliRunner().invoke(cli.cli, ["join", "https://panel.example.com", TOKEN])
+    assert (refused.exit_code, sent) == (1, [])
+    assert f"cannot be stored in {configuration_directory}: Not a directory." in refused.stderr
+
+
+def test_a_token_is_sent_once_where_the_connection_breaks() -> None:
+    with serving(broken) as panel, pytest.raises(join.CannotJoin, match=r"may be used now\. Create a new one"):
+        join.run(panel.url, TOKEN, "gpu-2", allow_http=False)
+    assert len(panel.requests) == 1
+    with pytest.raises(join.CannotJoin, match="cannot be reached"):
+        join.run(f"http://{DEAD}", TOKEN, "gpu-2", allow_http=False)
 
 
 @pytest.mark.usefixtures("database")
@@ -93,6 +120,7 @@ def test_what_the_panel_answers_is_stored_for_this_user_alone(
     authority = configuration_directory / "node/database_sslrootcert.pem"
     stored = json.loads((configuration_directory / "node.json").read_text())
     assert stored["DATABASE_URL"].endswith(f"&sslrootcert={str(authority).replace('/', '%2F')}")
+    assert stored["key_sha256"] == signature.key_sha256()
     assert (stored["ATHANOR_NODE_NAME"], stored["REDIS_URL"]) == ("gpu-2", settings().redis_url)
     assert authority.read_text() == "authority"
     assert not list(configuration_directory.parent.parent.rglob("escaped.pem"))[1:]
@@ -125,16 +153,16 @@ def test_a_directory_of_another_installation_or_user_is_not_the_shared_one(
 ) -> None:
     sha256 = signature.key_sha256()
     assert sha256 == hashlib.sha256((storage.data() / "keys/checkpoints.key").read_bytes()).hexdigest()
-    assert join._data_directory(sha256).grade == "ok"
-    other = join._data_directory("0" * 64)
+    assert doctor.data_directory(sha256).grade == "ok"
+    other = doctor.data_directory("0" * 64)
     assert (other.grade, "is not the panel's data directory" in other.text) == ("bad", True)
 
     def refuse(*_arguments: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(join.tempfile, "TemporaryFile", refuse)
-    foreign = join._data_directory(sha256)
-    assert (foreign.grade, f"number {os.getuid()}: Permission denied" in foreign.text) == ("bad", True)
+    monkeypatch.setattr(doctor.tempfile, "TemporaryFile", refuse)
+    foreign = doctor.data_directory(sha256)
+    assert (foreign.grade, f"user ID {os.getuid()}: Permission denied" in foreign.text) == ("bad", True)
 
 
 @pytest.mark.usefixtures("database")
@@ -167,13 +195,60 @@ def test_a_node_uses_what_it_stored_unless_the_environment_names_a_database(
     assert settings().data == Path("/mounted")
 
 
-def test_a_broken_file_ends_with_a_sentence(
-    configuration_directory: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def node_file(configuration_directory: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a node's configuration is stored, on a machine whose environment names no database."""
     configuration_directory.mkdir(parents=True)
-    (configuration_directory / "node.json").write_text('{"DATABASE_URL": ')
     monkeypatch.delenv("DATABASE_URL")
     settings.cache_clear()
+    return configuration_directory / "node.json"
+
+
+def test_numbers_are_values_too(node_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATHANOR_NODE_SLOTS", "")
+    node_file.write_text('{"ATHANOR_NODE_SLOTS": 2}')
+    assert join.use_configuration() == ""
+    assert settings().node_slots == 2
+
+
+@pytest.mark.parametrize("content", ['{"DATABASE_URL": ', "[]", "\xff", None])
+def test_a_file_that_is_no_object_ends_with_a_sentence(
+    content: str | None, node_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is None:
+        node_file.mkdir()
+    else:
+        node_file.write_text(content, encoding="latin-1")
     with pytest.raises(cli.typer.Exit):
         join.use_configuration()
-    assert "node.json is not JSON" in capsys.readouterr().err
+    assert "node.json cannot be read as JSON: " in capsys.readouterr().err
+
+
+def test_a_worker_starts_with_the_data_directory_of_its_panel_only(
+    node_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tmp_path / "mounted"
+    stored = {"DATABASE_URL": f"postgresql://x@{DEAD}/x", "REDIS_URL": f"redis://{DEAD}", "ATHANOR_DATA": str(data)}
+    sha256 = hashlib.sha256(b"k" * signature.KEY_BYTES).hexdigest()
+    node_file.write_text(json.dumps({**stored, "key_sha256": sha256}))
+    monkeypatch.delenv("ATHANOR_DATA")
+    monkeypatch.setattr(cli, "without_secrets", lambda *_names: None)
+    started: list[str] = []
+    monkeypatch.setattr(cli, "replace_process", lambda *arguments: started.append(arguments[1]))
+
+    def invoke(command: str) -> tuple[int, str]:
+        for name in stored:
+            os.environ.pop(name, None)
+        for cached in (settings, live.valkey, db.engine):
+            cached.cache_clear()
+        result = CliRunner().invoke(cli.cli, [command])
+        return result.exit_code, result.output
+
+    wrong = f"{data} is not the panel's data directory"
+    assert (invoke("worker")[0], wrong in invoke("worker")[1], wrong in invoke("doctor")[1]) == (2, True, True)
+    assert not data.exists()
+    (data / "keys").mkdir(parents=True)
+    (data / "keys/checkpoints.key").write_bytes(b"k" * signature.KEY_BYTES)
+    assert f"{data} is the panel's data directory" in invoke("doctor")[1]
+    assert not started
+    assert (invoke("worker")[0], started) == (0, ["celery"])

@@ -99,5 +99,5 @@ def check_stored(path: Path) -> None:
     """Only this user can read what the node stored."""
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     stored = json.loads(path.read_text())
-    assert stored.keys() == {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA", "ATHANOR_NODE_NAME"}
+    assert stored.keys() == {"DATABASE_URL", "REDIS_URL", "ATHANOR_DATA", "ATHANOR_NODE_NAME", "key_sha256"}
     assert (stored["ATHANOR_DATA"], stored["ATHANOR_NODE_NAME"]) == (str(storage.data()), "second")

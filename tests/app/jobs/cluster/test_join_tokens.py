@@ -1,12 +1,13 @@
 """Join tokens: who creates them, what a machine gets for one, and that it gets it once."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, text, update
 from starlette.testclient import TestClient
 
 from app.checkpoints import signature
@@ -15,10 +16,11 @@ from app.core.account_models import GuessCount, JoinToken
 from app.core.models import Node
 from app.core.principal import digest
 from app.core.settings import settings
-from app.jobs.cluster import node_configuration
+from app.jobs.cluster import join_tokens, node_configuration
 from tests import users
 from tests.app.jobs import factories
 from tests.users import Person
+from tests.waiting import until
 
 PATH = "/api/v1/join-tokens"
 ELSEWHERE = "203.0.113.7"
@@ -125,6 +127,20 @@ def test_wrong_used_revoked_old_and_orphaned_tokens_have_the_same_answer(web: Te
     assert sorted(states(alice)) == [("expired", None), ("unused", None), ("used", "gpu-2")]
     for token in (used, old):  # which only unused ones are
         assert alice.delete(f"{PATH}/{ids[digest(token)]}").status_code == 404
+
+
+def test_of_two_uses_of_a_token_at_once_the_second_is_refused(web: TestClient, alice: TestClient) -> None:
+    token = created(alice)
+    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    with ThreadPoolExecutor() as pool, db.transaction() as first:
+        join_tokens.redeem(first, secret=token, name="gpu-1", revision=migrations.newest(), is_local=True)
+        first.flush()
+        second = pool.submit(join, web, token)
+        until(lambda: first.scalar(waiting) == 1, 20, "the second use waits for the first")
+        first.commit()
+        answer = second.result()
+    assert (answer.status_code, answer.json()["code"]) == (403, "join_token_wrong")
+    assert states(alice) == [("used", "gpu-1")]
 
 
 def test_tokens_are_forgotten_a_week_after_they_expired(alice: TestClient) -> None:
@@ -260,8 +276,8 @@ def test_the_page_shows_the_command_once_and_why_others_cannot_join(page: str, a
     match = re.search(r'id="join-command">athanor join http://localhost (ath_join_[\w-]+)<', page)
     assert match is not None
     assert f"make join PANEL=http://localhost TOKEN={match[1]}" in page
-    for text in (page, alice.get("/nodes").text):
-        assert "PostgreSQL is reached on this machine only: set DATABASE_URL" in text
+    for shown in (page, alice.get("/nodes").text):
+        assert "PostgreSQL is reached on this machine only: set DATABASE_URL" in shown
     assert match[1] not in alice.get("/nodes").text
 
 
@@ -276,7 +292,8 @@ def test_the_page_says_which_address_and_protocol_the_command_needs(web: TestCli
 
 
 def test_a_token_is_revoked_on_the_page(page: str, web: TestClient, alice: TestClient) -> None:
-    action = re.search(r'action="(/nodes/join-tokens/\w+/revoke)"', page)
+    renewed = page[page.index('id="join-tokens" data-module="refresh"') :].partition("\n</div>\n")[0]
+    action = re.search(r'action="(/nodes/join-tokens/\w+/revoke)"', renewed)
     assert action is not None
     assert alice.post(action[1]).headers["location"] == "/nodes"
     assert states(alice) == []
