@@ -20,7 +20,9 @@ from trainer.families import TEXT_OBJECTIVES
 from trainer.run_dir import Inputs
 from trainer.spec import TrainSpec
 
-MEMORY_BYTES = 1 << 30  # of the process and of those that encode for it; measured by bench/large_corpus.py
+NUM_ENCODERS = 2  # processes that encode for a task at once, at most
+PROCESS_BYTES = 400 << 20  # for each of them and for the one that starts them, with a large vocabulary: an estimate
+MEMORY_BYTES = (1 + NUM_ENCODERS) * PROCESS_BYTES
 SHORT_VOCABULARY = 1 << 16  # whose IDs take two bytes, others four
 TOO_LARGE = gettext_noop(
     "The tokens need up to {needed} of disk space, but only {free} is left. Delete corpora, models or exports that are "

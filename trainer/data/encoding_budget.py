@@ -20,6 +20,7 @@ MEMORY_BYTES = 256 << 20
 # template is applied for each answer, and tokens take 116 bytes of memory per byte of text.
 BYTES_PER_SECOND = 10_000
 MEMORY_PER_BYTE = 256
+TEXT_BYTES_PER_SECOND = 50_000  # of plain text, without a template: a tenth of what slow tokenizers reach, or less
 MAX_WHY = 200  # characters of a library's message
 
 
@@ -39,10 +40,14 @@ class EncodingBudget:
 LOADING = EncodingBudget(cpu_seconds=60.0, memory_bytes=2 << 30)  # of a tokenizer
 
 
-def encoding_budget(num_bytes: int, total_bytes: int = 0) -> EncodingBudget:
-    """The budget for a record, a prompt or tokens of this size, or for several of `total_bytes` one after another."""
-    seconds = CPU_SECONDS + max(num_bytes, total_bytes) / BYTES_PER_SECOND
-    return EncodingBudget(seconds, MEMORY_BYTES + MEMORY_PER_BYTE * num_bytes)
+def encoding_budget(num_bytes: int) -> EncodingBudget:
+    """The budget for a record, a prompt or tokens of this size."""
+    return EncodingBudget(CPU_SECONDS + num_bytes / BYTES_PER_SECOND, MEMORY_BYTES + MEMORY_PER_BYTE * num_bytes)
+
+
+def text_budget(num_bytes: int) -> EncodingBudget:
+    """The budget for plain text of this size."""
+    return EncodingBudget(CPU_SECONDS + num_bytes / TEXT_BYTES_PER_SECOND, encoding_budget(num_bytes).memory_bytes)
 
 
 def answer_within(budget: EncodingBudget, base_bytes: int, work: Callable[[], Any]) -> dict[str, Any]:

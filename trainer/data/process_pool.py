@@ -11,6 +11,7 @@ from typing import Any, Generic, Self, TypeVar
 from trainer.data.server_process import ServerProcess
 
 MAX_PROCESSES = 8  # each takes 0.1 to 0.4 GB of memory
+VARIABLE = "ATHANOR_MAX_ENCODERS"  # for a process that may start fewer
 
 P = TypeVar("P", bound=ServerProcess)
 T = TypeVar("T")
@@ -19,7 +20,8 @@ R = TypeVar("R")
 
 def num_processes(num_batches: int) -> int:
     """How many processes to start for so many batches."""
-    return max(1, min(len(os.sched_getaffinity(0)), MAX_PROCESSES, num_batches))
+    most = int(os.environ.get(VARIABLE, MAX_PROCESSES))
+    return max(1, min(len(os.sched_getaffinity(0)), most, num_batches))
 
 
 class ProcessPool(Generic[P]):
@@ -27,6 +29,8 @@ class ProcessPool(Generic[P]):
 
     def __init__(self, start: Callable[[], P], count: int) -> None:
         self._processes = [start() for _ in range(count)]
+        for process in self._processes[1:]:
+            process.deaths = self._processes[0].deaths  # so that their limit does not depend on the number of cores
         self._idle: SimpleQueue[P] = SimpleQueue()
         for process in self._processes:
             self._idle.put(process)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from trainer.data.encoding_budget import encoding_budget
+from trainer.data.encoding_budget import EncodingBudget
 from trainer.data.record_refused import RecordRefused
 from trainer.failure import Failure
 from trainer.formats.messages import Message
@@ -29,7 +29,6 @@ LIMITS = ChildLimits(
 )
 LOOK_SECONDS = 0.25  # between checks whether a call is still wanted
 WAIT_FACTOR = 60  # a call may wait for its computing time so many times longer, on a busy machine
-MAX_DEATHS = 10  # of the child, before its client gives up
 ROOT = Path(child_limits.__file__).parents[2]
 
 IsStopped = Callable[[], bool]
@@ -48,7 +47,7 @@ class ServerProcess:
 
     def __init__(self, module: str, directory: Path) -> None:
         self._module, self._directory = module, directory
-        self._deaths = 0
+        self.deaths: list[RecordRefused] = []  # why children died, of all processes of a pool
         self._is_ready = self._is_stopped = False
         self.number = 0  # of the child: it counts up with each start
         self._start()
@@ -81,18 +80,16 @@ class ServerProcess:
                 self._child.kill()
         return self._connection.recv_bytes()
 
-    def _death(self, size: int) -> RecordRefused:
-        """Why the child died of a call of this size. Raises Failure if too many ended it, and CallStopped."""
+    def _death(self, budget: EncodingBudget) -> RecordRefused:
+        """Why the child died of a call with this budget. Raises CallStopped."""
         status = self._child.wait()
         self._stderr.seek(0)
         output = self._stderr.read().decode(errors="replace")
         self._end()
         if self._is_stopped:
             raise CallStopped
-        refused = death_reason(status, output, size)
-        self._deaths += 1
-        if self._deaths > MAX_DEATHS:
-            raise Failure("chat_template_unusable", why=refused.message)
+        refused = death_reason(status, output, budget)
+        self.deaths.append(refused)
         return refused
 
     def _start(self) -> None:
@@ -141,9 +138,8 @@ class ServerProcess:
             self._stderr.close()
 
 
-def death_reason(status: int, output: str, size: int) -> RecordRefused:
-    """Why a process ended while it encoded a text of `size` bytes, from its exit status and standard error."""
-    budget = encoding_budget(size)
+def death_reason(status: int, output: str, budget: EncodingBudget) -> RecordRefused:
+    """Why a process ended while it encoded within a budget, from its exit status and standard error."""
     if status in (-signal.SIGPROF, -signal.SIGXCPU):
         return RecordRefused("time", seconds=round(budget.cpu_seconds))
     if "memory allocation" in output:  # how Rust ends a process

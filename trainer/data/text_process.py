@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.data.encoding_budget import LOADING, encoding_budget
+from trainer.data.encoding_budget import LOADING, text_budget
 from trainer.data.fast_encoding import TokenIds
 from trainer.data.record_refused import RecordRefused
 from trainer.data.server_process import ServerProcess, refusal
 
 SERVER = "trainer.data.text_server"
+MAX_DEATHS = 10  # of the children of a process or pool, before gigatoken is no longer tried
 
 
 class TextProcess(ServerProcess):
@@ -32,14 +33,26 @@ class TextProcess(ServerProcess):
             return [refused] * len(texts)
 
     def exact(self, texts: Sequence[str]) -> list[TokenIds | RecordRefused]:
-        """The tokens of each text by the tokenizers library, or the reason why it cannot be encoded."""
+        """The tokens of each text by the tokenizers library, up to the first that cannot be encoded: then its reason.
+
+        A run ends there, so that a tokenizer can cost it little more time than one text may take.
+        """
         try:
             return [*self._call(texts, is_fast=False)]
         except RecordRefused as refused:
-            return [refused] if len(texts) == 1 else [one for text in texts for one in self.exact([text])]
+            if len(texts) == 1:
+                return [refused]
+        answers: list[TokenIds | RecordRefused] = []
+        for text in texts:
+            answers += self.exact([text])
+            if isinstance(answers[-1], RecordRefused):
+                break
+        return answers
 
     def fast_or_exact(self, texts: Sequence[str]) -> list[TokenIds | RecordRefused]:
         """The same by gigatoken; what it refuses, as its cache leaves a call less memory, by the library."""
+        if len(self.deaths) > MAX_DEATHS:
+            return self.exact(texts)
         try:
             return [*self._call(texts, is_fast=True)]
         except RecordRefused:
@@ -55,11 +68,11 @@ class TextProcess(ServerProcess):
         try:
             self._connection.send_bytes(json.dumps({"is_fast": is_fast, "sizes": sizes}).encode())
             self._connection.send_bytes(b"".join(data))
-            seconds = LOADING.cpu_seconds + encoding_budget(max(sizes), sum(sizes)).cpu_seconds
+            seconds = LOADING.cpu_seconds + text_budget(sum(sizes)).cpu_seconds
             answer = json.loads(self._receive(seconds))
             if "refused" in answer:
                 raise refusal(answer["refused"])
             ids = np.frombuffer(self._receive(1.0), dtype="<u4")
         except (EOFError, OSError):
-            raise self._death(sum(sizes)) from None
+            raise self._death(text_budget(max(sizes))) from None
         return [ids[start:end] for start, end in pairwise(accumulate(answer["counts"], initial=0))]

@@ -4,11 +4,12 @@ transformers, so that it starts at once.
 `python -m trainer.data.text_server FD DIRECTORY` answers calls over an inherited socket until that closes. Frames: JSON
 from here first, {} or {"failed"}; then from the client JSON {"is_fast", "sizes": [bytes of each text]} and the texts in
 UTF-8, one after another. The answer is JSON {"counts": [tokens of each text]} and the ids of all as <u4; or {"refused"}
-alone (see record_refused.MESSAGES). The texts of a call have the time of their sum and the memory of the longest. A
-call that exceeds its time ends this process, and the client starts another.
+alone (see record_refused.MESSAGES). Each text of a call has its own time (encoding_budget.py), all have the memory of
+the longest. A text that exceeds its time ends this process, and the client starts another.
 """
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from trainer.data.encoding_budget import LOADING, answer_within, encoding_budget, enforced, reason
+from trainer.data.encoding_budget import LOADING, answer_within, enforced, reason, text_budget
 from trainer.data.fast_encoding import TokenIds, fast_encoder
 from trainer.data.record_refused import RecordRefused
 from trainer.data.special_tokens import for_plain_text
@@ -41,8 +42,9 @@ class TextServer:
         if header["is_fast"] and not self._has_tried_fast:
             self._open_fast()
         sizes = header["sizes"]
-        budget = encoding_budget(max(sizes), sum(sizes))
-        answer = answer_within(budget, self._base_bytes, lambda: self._encode(header["is_fast"], sizes, data))
+        answer = answer_within(
+            text_budget(max(sizes)), self._base_bytes, lambda: self._encode(header["is_fast"], sizes, data)
+        )
         if "refused" in answer:
             return answer, b""
         ids = answer["result"]
@@ -59,8 +61,11 @@ class TextServer:
         if is_fast and self._fast is None:
             raise RecordRefused("crash", why="gigatoken does not know this tokenizer")
         encode = self._fast if is_fast and self._fast is not None else self._exact
-        bounds = pairwise(accumulate(sizes, initial=0))
-        return [np.asarray(encode(data[start:end].decode()), dtype="<u4") for start, end in bounds]
+        ids: list[np.ndarray[tuple[int], np.dtype[Any]]] = []
+        for start, end in pairwise(accumulate(sizes, initial=0)):
+            signal.setitimer(signal.ITIMER_PROF, text_budget(end - start).cpu_seconds)
+            ids.append(np.asarray(encode(data[start:end].decode()), dtype="<u4"))
+        return ids
 
     def _exact(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids

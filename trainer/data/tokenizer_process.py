@@ -18,15 +18,17 @@ from trainer.data.encoding_budget import encoding_budget
 from trainer.data.record_encoding import Segment
 from trainer.data.record_refused import RecordRefused
 from trainer.data.server_process import IsStopped, ServerProcess, refusal
+from trainer.failure import Failure
 
 SERVER = "trainer.data.tokenizer_server"
+MAX_DEATHS = 10  # of the children of a process or pool, before it gives up
 
 
 class TokenizerProcess(ServerProcess):
     """A child process with the tokenizer of a directory, or with the one that is passed. Start at once, wait at use.
 
     Only one thread may use it at a time. All calls raise RecordRefused if the template or the tokenizer refuses the
-    text or exceeds its budget, and Failure if the tokenizer cannot be opened.
+    text or exceeds its budget, and Failure if the tokenizer cannot be opened or too many children died.
     """
 
     def __init__(self, source: Path | PreTrainedTokenizerFast) -> None:
@@ -81,7 +83,10 @@ class TokenizerProcess(ServerProcess):
                         yield refusal(message["refused"]) if "refused" in message else message["result"]
                 except (EOFError, OSError):
                     done += 1
-                    yield self._death(calls[done - 1][1])
+                    refused = self._death(encoding_budget(calls[done - 1][1]))
+                    if len(self.deaths) > MAX_DEATHS:
+                        raise Failure("chat_template_unusable", why=refused.message) from None
+                    yield refused
         finally:
             if done < len(calls):  # answers that nobody reads must not be taken for those of later calls
                 self._end()

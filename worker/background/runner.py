@@ -14,6 +14,7 @@ from app.core.background_tasks import lane_of
 from app.core.models import BackgroundTask
 from app.core.node_budget import NoRoom, Reservation, node_budget
 from app.core.settings import settings
+from app.jobs import tokenization
 from worker.background import (
     clean,
     export_and_evaluate,
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0  # for the processes to be killed and their tasks to be queued again, when the worker stops
 RETRY_SECONDS = 1.0  # between two tries to store a result in an outage of the database
-NUM_PROCESSES = 3  # of a task at once: its child, and what that starts to try an export or to encode
+NUM_PROCESSES = 1 + tokenization.NUM_ENCODERS  # of a task at once: its child, and what that starts to encode, at most
 WORK: dict[str, Work] = {
     "parse": parse.WORK,
     "clean": clean.WORK,

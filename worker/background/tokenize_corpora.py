@@ -8,6 +8,7 @@ from app.core import db, storage
 from app.core.errors import PanelError
 from app.core.models import BackgroundTask
 from app.jobs import tokenization
+from trainer.data import process_pool
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
 from trainer.run_dir import RunDir
@@ -15,7 +16,7 @@ from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 
-# Besides, each record and each batch of text has a limit of its own (trainer/data/encoding_budget.py).
+# Besides, each record and each text has a limit of its own (trainer/data/encoding_budget.py).
 LIMITS = ChildLimits(memory_bytes=8 << 30)
 FENCE = 1  # of the only attempt at the run
 
@@ -39,7 +40,7 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     RunDir(directory(task)).create(*assigned, FENCE)
     closing, status = runner.run_sandboxed(
         [sys.executable, "-m", "worker.sandbox.tokenize_corpora", str(directory(task)), str(FENCE)],
-        child_environment("tokenizer"),
+        child_environment("tokenizer", **{process_pool.VARIABLE: str(tokenization.NUM_ENCODERS)}),
         lease.renew,
         limits=LIMITS,
         directory=directory(task),

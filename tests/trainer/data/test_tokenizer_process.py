@@ -1,19 +1,24 @@
 """Templates and tokenizers are programs: what hostile ones do ends with a reason, and nothing else is affected."""
 
 import json
+import os
+import resource
+from functools import partial
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tokenizers import normalizers
+from tokenizers import Regex, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import small_spec, write_corpus
-from trainer.data import tokenized_records, tokenized_text, tokenizer
+from trainer.data import process_pool, tokenized_records, tokenized_text, tokenizer
 from trainer.data.chat_template import job_template
-from trainer.data.record_encoding import RecordEncoder
+from trainer.data.process_pool import ProcessPool, num_processes
+from trainer.data.record_encoding import RecordEncoder, Segment
 from trainer.data.record_refused import RecordRefused
 from trainer.data.server_process import CallStopped
 from trainer.data.tokenizer_process import TokenizerProcess
@@ -79,11 +84,17 @@ def test_a_record_that_loops_is_named_by_the_failure_of_the_run(tmp_path: Path) 
 
 
 def test_a_run_gives_up_on_a_template_that_ends_process_after_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.data.server_process.MAX_DEATHS", 1)
-    with TokenizerProcess(hostile_tokenizer()) as process:
-        records = [json.dumps(conversation("powers"))] * 3
+    monkeypatch.setattr("trainer.data.tokenizer_process.MAX_DEATHS", 1)
+    record = json.dumps(conversation("powers"))
+    with ProcessPool(partial(TokenizerProcess, hostile_tokenizer()), 2) as pool:
+        both_have_one = Barrier(2)
+
+        def encode(process: TokenizerProcess, records: list[str]) -> list[list[Segment] | RecordRefused]:
+            both_have_one.wait()  # of the two batches
+            return list(process.segments("chat", records))
+
         with pytest.raises(Failure, match="more than 1 s of computing time"):
-            list(process.segments("chat", records))
+            list(pool.map(encode, [[record], [record]]))
 
 
 def amplifier() -> PreTrainedTokenizerFast:
@@ -124,6 +135,36 @@ def test_text_that_takes_a_tokenizer_too_much_is_named_by_the_failure_of_the_run
         tokenized_text.tokenize_cached(
             sources, tokenizer.load(directory), "a", tmp_path / "cache", no_progress, hostile=directory
         )
+
+
+def test_a_tokenizer_that_hangs_costs_seconds_and_the_first_text_is_named(tmp_path: Path) -> None:
+    """Texts that take it a minute each are few bytes of a batch whose other text takes it no time."""
+    directory = tmp_path / "tokenizer"
+    hf_tokenizer = tokenizer.untrained()
+    search = normalizers.Replace(Regex("a*a*a*[bc]"), "")  # takes 3 s for the text below
+    hf_tokenizer.backend_tokenizer.normalizer = normalizers.Sequence([search] * 20)
+    tokenizer.save_pretrained(hf_tokenizer, directory)
+    source = write_corpus(tmp_path / "corpus", ["x y z " * 100_000, *["a" * 380 + "-b"] * 12])
+    before = children_seconds()
+    with pytest.raises(Failure, match=r"record 2 of corpus .* takes more than 1 s") as caught:
+        tokenized_text.tokenize_cached(
+            [source], tokenizer.load(directory), "a", tmp_path / "cache", no_progress, hostile=directory
+        )
+    assert caught.value.code == "record_refused"
+    assert children_seconds() - before < 8
+
+
+def test_a_process_that_reserved_room_for_few_encoders_starts_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(64)))
+    assert num_processes(100) == 8
+    monkeypatch.setenv(process_pool.VARIABLE, "2")
+    assert [num_processes(batches) for batches in (1, 100)] == [1, 2]
+
+
+def children_seconds() -> float:
+    """The computing time of all child processes that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def no_progress(done: int, total: int) -> None:
