@@ -23,6 +23,8 @@ from trainer.spec import TrainSpec
 
 MANIFEST = "MANIFEST.json"
 CORPORA_SUFFIX = ".corpora.json"  # of the list of texts, by SHA-256, beside an entry of the cache made from them
+LOCK_SUFFIX = ".lock"  # of the file beside it that is locked while an entry is created
+MAKING = "making-"  # before the name of an entry, and a part of its own after it: a directory in which it is created
 SIGNATURE = "SIGNATURE"  # written next to the manifest by the publisher; the trainer neither writes nor reads it
 
 

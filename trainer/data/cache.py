@@ -1,19 +1,21 @@
 """A content-addressed cache of directories, shared by all runs: an entry is named by the hash of its inputs."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from trainer.run_dir import CORPORA_SUFFIX, sync_directory, sync_files
+from trainer.run_dir import CORPORA_SUFFIX, LOCK_SUFFIX, MAKING, sync_directory, sync_files
 
-LOCK_SUFFIX = ".lock"  # of the file that is locked while an entry is created
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP)  # of a file system on which files cannot be locked
 WAIT_SECONDS = 1.0  # between two tries to get the lock
 
 
@@ -31,8 +33,9 @@ def get_or_create(
     be deleted with them, or when it has not been used for long: each use renews the date of that file.
 
     While another process creates the same entry, this one waits, and calls `waiting` every second. The entry is written
-    to a directory beside it, which is renamed when complete: a crash leaves nothing that looks like an entry, and the
-    next process starts again. Raises what `make` raises, and OSError if the entry cannot be renamed.
+    to a directory of its own, which is renamed when complete: a crash leaves nothing that looks like an entry, and the
+    next process starts again. Where locks do not hold between machines, two may create it, and the first to finish
+    wins. Raises what `make` raises, and OSError if the entry cannot be renamed.
     """
     entry.parent.mkdir(parents=True, exist_ok=True)
     if corpora:
@@ -42,24 +45,29 @@ def get_or_create(
     with _lock(entry.with_suffix(LOCK_SUFFIX), waiting):
         if entry.exists():
             return False
-        directory = entry.with_name(f"making-{entry.name}")
-        shutil.rmtree(directory, ignore_errors=True)  # of a process that was killed
-        directory.mkdir()
-        try:
+        with tempfile.TemporaryDirectory(
+            prefix=f"{MAKING}{entry.name}-", dir=entry.parent, ignore_cleanup_errors=True
+        ) as temporary:
+            directory = Path(temporary) / "entry"  # with the permissions of other directories
+            directory.mkdir()
             make(directory)
             sync_files(path for path in directory.iterdir() if path.is_file())
             sync_directory(directory)
-            directory.rename(entry)
-        except BaseException:
-            shutil.rmtree(directory, ignore_errors=True)
-            raise
+            try:
+                directory.rename(entry)
+            except OSError:
+                if not entry.exists():
+                    raise
+                return False
     sync_directory(entry.parent)
     return True
 
 
 @contextmanager
 def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
-    """Lock a file, which is created and, in the end, removed. The lock of a process that dies is free."""
+    """Lock a file, which is created and, in the end, removed. The lock of a process that dies is free. Does nothing on
+    a file system without locks.
+    """
     while True:
         with path.open("w") as file:
             try:
@@ -68,6 +76,9 @@ def _lock(path: Path, waiting: Callable[[], None]) -> Iterator[None]:
                 waiting()
                 time.sleep(WAIT_SECONDS)
                 continue
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             if not _is_at(path, file.fileno()):  # its former owner has just removed it
                 continue
             try:

@@ -4,6 +4,7 @@ Each action is safe to repeat and may be interrupted anywhere. Files that neithe
 quarantined for a day first. Run directories of jobs without a row are left alone: `athanor rescan` reads those.
 """
 
+import fcntl
 import json
 import logging
 import os
@@ -27,7 +28,7 @@ from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs import deletion as jobs
 from app.jobs.lifecycle import retention
-from trainer.run_dir import CORPORA_SUFFIX
+from trainer.run_dir import CORPORA_SUFFIX, LOCK_SUFFIX, MAKING
 
 log = logging.getLogger(__name__)
 
@@ -185,7 +186,8 @@ def _orphaned_directories() -> list[Action]:
     useless = [path for path in empty if path not in downloads]
     useless += [path for path in data.glob("works/*") if path.name in failed]
     old += [path for path in useless if _idle_seconds(path) > UNFINISHED_SECONDS]
-    old += [path for path in data.glob("cache/*/making-*") if _idle_seconds(path) > DAY]  # a vocabulary takes long
+    entries = data.glob(f"cache/*/{MAKING}*")  # of which a vocabulary takes long
+    old += [path for path in entries if _idle_seconds(path) > (UNFINISHED_SECONDS if _is_abandoned(path) else DAY)]
     unowned = [
         (path, whose)
         for pattern, ids, whose in (
@@ -254,8 +256,21 @@ def _remove_cached(path: Path, min_age: float, why: str) -> None:
         return
     entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
     path.unlink(missing_ok=True)  # first: whoever makes the entry anew writes another list
+    for unfinished in filter(_is_abandoned, list(entry.parent.glob(f"{MAKING}{entry.name}-*"))):
+        shutil.rmtree(unfinished)
     _remove_directory_at_once(entry, f"cache-{entry.name}")
     log.info("sweep: deleted %s: %s", entry.relative_to(storage.data()), why)
+
+
+def _is_abandoned(unfinished: Path) -> bool:
+    """Whether the process that was creating an entry of the cache in this directory has ended: its lock is free."""
+    entry = unfinished.name.removeprefix(MAKING).rpartition("-")[0]
+    try:
+        with unfinished.with_name(f"{entry}{LOCK_SUFFIX}").open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # it is locked, there is none, or it cannot be locked
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

@@ -1,5 +1,6 @@
 """What the scheduler takes away from the disk, and what it never touches."""
 
+import fcntl
 import os
 import shutil
 import time
@@ -223,6 +224,24 @@ def test_incomplete_files_of_killed_processes_are_deleted(job: tuple[str, int], 
     age(slow.parent, 25 * HOUR)
     all_round()
     assert [path.exists() for path in (*whole, slow)] == [True, True, False]
+
+
+def test_what_a_killed_process_left_of_an_entry_of_the_cache_is_deleted_after_an_hour(job: tuple[str, int]) -> None:
+    tokens = storage.cache() / "tokens"
+    unfinished = [tokens / f"making-{name * 64}-x_1" for name in "ab"]
+    for path in unfinished:
+        (path / "entry").mkdir(parents=True)
+        age(path, 2 * HOUR)
+    with (tokens / f"{'a' * 64}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (tokens / f"{'b' * 64}.lock").touch()  # of a process that was killed
+        all_round()
+        assert [path.exists() for path in unfinished] == [True, False]
+        for path in unfinished:
+            (path / "entry").mkdir(parents=True, exist_ok=True)
+            (tokens / f"{path.name[7:71]}.corpora.json").write_text('["of no corpus"]')
+        all_round()
+        assert [path.exists() for path in unfinished] == [True, False]
 
 
 def test_tokens_in_the_cache_are_deleted_with_the_corpus_that_they_were_made_from(
