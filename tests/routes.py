@@ -13,6 +13,7 @@ TUS = {
     "Upload-Offset": "0",
     "X-HTTP-Method-Override": "PATCH",
 }
+ENDLESS = "/notices/events"  # a stream of events, for every role
 NO_ROWS = "{permission_id}"  # of checkpoints under /v1, which are never shared so
 _CLEANING = b'{"steps": [{"name": "fix_unicode"}]}'
 _ENDPOINT = b'{"name": "teacher", "base_url": "https://example.com/v1", "model": "large"}'
