@@ -66,7 +66,7 @@ def test_a_rejected_form_keeps_its_input(alice: TestClient, checkpoint: StoredCh
     answer = alice.post("/playground", data=form(checkpoint, temperature="9", prompt="<b>Keep me</b>", stop="one\ntwo"))
 
     assert answer.status_code == 422
-    assert "temperature must be at most 2" in answer.text
+    assert "Temperature must be at most 2" in answer.text
     assert "&lt;b&gt;Keep me&lt;/b&gt;" in answer.text
     assert "one\ntwo" in answer.text
 

@@ -12,9 +12,10 @@ from app.core.models import Checkpoint, Corpus, Job
 from app.core.share_models import Share
 from app.corpora import service as corpora
 from tests import users
-from tests.app.core.test_principal import BODIES, WITH_ID, fingerprint
+from tests.app.core.test_principal import WITH_ID, fingerprint
 from tests.app.jobs import factories
 from tests.app.trash.test_trash import KINDS, STEPS, stored_corpus, stored_model
+from tests.routes import body_of, headers_of
 from tests.users import Person
 
 SHARES = "/api/v1/shares"
@@ -136,7 +137,7 @@ def test_nothing_of_it_is_changed_by_others(
         share(alice, row_id, everyone=True)
     before = fingerprint()
     address = path.format(**shared_ids, name="config.json", step=1)
-    answer = bob.request(method, address, content=BODIES.get(path, b"{}"), headers={"Content-Type": "application/json"})
+    answer = bob.request(method, address, content=body_of(path), headers=headers_of(path))
     assert answer.status_code in (403, 404) or path == "/corpora/{corpus_id}/clean", answer.text  # an empty form: 422
     assert fingerprint() == before
 

@@ -78,7 +78,8 @@ def names(client: TestClient, kind: str, /, **query: str | int) -> list[str]:
 
 
 def name_of(client: TestClient, row: dict[str, Any]) -> str:
-    return str(row["name"] if "name" in row else client.get(f"/api/v1/jobs/{row['job_id']}").json()["name"])
+    """That of a row, or of its job: a checkpoint may have none of its own."""
+    return str(row["name"] or client.get(f"/api/v1/jobs/{row['job_id']}").json()["name"])
 
 
 @pytest.mark.parametrize("kind", LISTS)
