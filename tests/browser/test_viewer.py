@@ -39,7 +39,8 @@ PAGES = [
 ]
 # Buttons of scripts that send nothing, and the search.
 HARMLESS = {"Search", "Copy", "Smooth", "Log scale", "Conversations", "Settings"}
-# What can be used on a page: its visible forms and links, and the visible buttons that are not in a form that posts.
+# What can be used on a page: its visible forms and links, the forms of the dialogs that visible buttons open, and the
+# visible buttons that neither open a dialog nor are in a form that posts.
 LOOK = """() => {
   for (const fold of document.querySelectorAll("details")) fold.open = true;
   const shown = (element) => element.checkVisibility({ visibilityProperty: true, contentVisibilityAuto: true });
@@ -48,13 +49,15 @@ LOOK = """() => {
   const path = (address) => new URL(address, location.href).pathname;
   const submits = (form) => [...form.elements].some((element) => element.type === "submit" && usable(element));
   const address = (form) => [form.method.toUpperCase(), path(form.getAttribute("action") ?? location.href)];
+  const forms = (dialog) => document.getElementById(dialog).querySelectorAll("form[method=post]");
   return {
     addresses: [
       ...[...document.forms].filter(submits).map(address),
       ...all("[formaction]").map((button) => ["POST", path(button.formAction)]),
+      ...all("[data-dialog]").flatMap((button) => [...forms(button.dataset.dialog)].map(address)),
       ...all("a[href]").filter((link) => link.host === location.host).map((link) => ["GET", path(link.href)]),
     ],
-    buttons: all("button:not(form[method=post] button)").map((button) => button.ariaLabel ?? button.innerText.trim()),
+    buttons: all("button:not(form[method=post] button, [data-dialog])").map((button) => button.ariaLabel ?? button.innerText.trim()),
   };
 }"""
 
