@@ -57,7 +57,9 @@ LOOK = """() => {
       ...all("[data-dialog]").flatMap((button) => [...forms(button.dataset.dialog)].map(address)),
       ...all("a[href]").filter((link) => link.host === location.host).map((link) => ["GET", path(link.href)]),
     ],
-    buttons: all("button:not(form[method=post] button, [data-dialog])").map((button) => button.ariaLabel ?? button.innerText.trim()),
+    buttons: all("button:not(form[method=post] button, [data-dialog])").map(
+      (button) => button.ariaLabel ?? button.innerText.trim(),
+    ),
   };
 }"""
 

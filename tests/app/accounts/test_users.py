@@ -24,6 +24,7 @@ from app.launcher import password_reset
 from app.tokenizers import service as tokenizers_service
 from tests import users
 from tests.app.jobs import factories, saved_checkpoints
+from tests.locks import until_one_waits
 from tests.users import PASSWORD, Person
 from tests.waiting import until
 
@@ -173,11 +174,10 @@ def test_of_two_uses_of_a_reset_link_at_once_the_second_is_refused(
     web: TestClient, visitor: TestClient, alice: TestClient, carol: Person
 ) -> None:
     body = {"code": reset_code(alice, carol), "password": NEW}
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with ThreadPoolExecutor() as pool, db.transaction() as first:
         first.scalar(select(PasswordReset).where(PasswordReset.user_id == carol.id).with_for_update())
         second = pool.submit(visitor.post, "/api/v1/password-reset", json=body)
-        until(lambda: first.scalar(waiting) == 1, 20, "the second use waits for the first")
+        until_one_waits()
         first.execute(delete(PasswordReset).where(PasswordReset.user_id == carol.id))
         first.commit()
         answer = second.result()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from sqlalchemy import delete, func, select, text, update
+from sqlalchemy import delete, func, select, update
 from starlette.testclient import TestClient
 
 from app.checkpoints import signature
@@ -19,8 +19,8 @@ from app.core.settings import settings
 from app.jobs.cluster import join_tokens, node_configuration
 from tests import users
 from tests.app.jobs import factories
+from tests.locks import until_one_waits
 from tests.users import Person
-from tests.waiting import until
 
 PATH = "/api/v1/join-tokens"
 ELSEWHERE = "203.0.113.7"
@@ -131,12 +131,11 @@ def test_wrong_used_revoked_old_and_orphaned_tokens_have_the_same_answer(web: Te
 
 def test_of_two_uses_of_a_token_at_once_the_second_is_refused(web: TestClient, alice: TestClient) -> None:
     token = created(alice)
-    waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
     with ThreadPoolExecutor() as pool, db.transaction() as first:
         join_tokens.redeem(first, secret=token, name="gpu-1", revision=migrations.newest(), is_local=True)
         first.flush()
         second = pool.submit(join, web, token)
-        until(lambda: first.scalar(waiting) == 1, 20, "the second use waits for the first")
+        until_one_waits()
         first.commit()
         answer = second.result()
     assert (answer.status_code, answer.json()["code"]) == (403, "join_token_wrong")
