@@ -41,6 +41,7 @@ from trainer.run_dir import RunDir
 from trainer.spec import MAX_STEPS
 
 router = APIRouter(route_class=ApiRoute)
+PROPOSAL_ERRORS = errors("no_node", "too_little", "corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_twice")
 
 SPEC_CODES = (
     "spec_invalid",
@@ -179,7 +180,7 @@ def tokenize_corpora(principal: Submitter, partial_spec: PartialSpec) -> TaskAns
 @router.post(
     "/jobs/propose",
     tags=["jobs"],
-    responses=errors("no_node", "too_little", "corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_twice"),
+    responses=PROPOSAL_ERRORS,
 )
 def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.ProposeAnswer:
     """Propose a model for corpora and a training time: fields of a spec, each with its reason."""
@@ -191,7 +192,7 @@ def propose_job(principal: Reader, request: answers.ProposeRequest) -> answers.P
 @router.post(
     "/jobs/propose-curve",
     tags=["jobs"],
-    responses=errors("no_node", "too_little", "corpus_unknown", "corpus_parsing", "corpus_failed", "corpus_twice"),
+    responses=PROPOSAL_ERRORS,
 )
 def propose_curve(principal: Reader, request: answers.ProposalCurveRequest) -> answers.ProposalCurveAnswer:
     """Compare training times: the expected loss of what `propose` proposes for each of them."""
