@@ -25,6 +25,7 @@ NUM_FIGURES = {
     "bench/large_corpus.py": 12,
     "bench/load.py": 8,
     "bench/log.py": 3,
+    "bench/long_run.py": 20,
     "bench/near_dedup.py": 8,
     "bench/parse.py": 14,
     "bench/plan.py": 10,
