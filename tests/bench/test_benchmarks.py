@@ -26,6 +26,7 @@ NUM_FIGURES = {
     "bench/load.py": 8,
     "bench/log.py": 3,
     "bench/long_run.py": 20,
+    "bench/many_jobs.py": 44,
     "bench/near_dedup.py": 8,
     "bench/parse.py": 14,
     "bench/plan.py": 10,

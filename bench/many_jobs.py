@@ -1,0 +1,112 @@
+"""The list of jobs with 100,000 of them beside 1,000, whole, searched and filtered; and 20 long runs compared.
+
+`PYTHONPATH=. python bench/many_jobs.py [JOBS | --smoke]`. Starts servers of its own and a real web process.
+"""
+
+import statistics
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+from sqlalchemy import text
+
+from bench.support import timing, web_process
+from tests import users
+
+# isort: split
+from app.core import db
+from app.core.models import Job
+from bench.support import stored_curves
+from tests.app.jobs import factories
+
+FEW, MANY, REQUESTS = 1_000, 100_000, 60
+COMPARED, COMPARED_POINTS = 20, 100_000
+LISTED_POINTS = 10  # of each job in the list
+BROWSER_CONNECTIONS = 6  # of a browser to one host
+GOAL_RATIO = 1.2
+GOAL_MILLISECONDS = 1_000  # of a comparison
+
+OWN = {  # columns of a copied job that are its own
+    "id": "'00' || lpad(to_hex(n), 14, '0')",
+    "name": "'run ' || lpad(n::text, 6, '0')",
+    "tags": "jsonb_build_array('batch ' || n % 50)",
+    "state": "CASE WHEN n % 10 = 0 THEN 'failed' ELSE 'succeeded' END",
+    "search_id": "NULL",
+}
+COLUMNS = [column.name for column in Job.__table__.columns]
+COPY = f"""
+INSERT INTO job ({", ".join(COLUMNS)}) SELECT {", ".join(OWN.get(name, name) for name in COLUMNS)}
+FROM job CROSS JOIN generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n WHERE id = :job_id RETURNING job.id
+"""
+ATTEMPTS = "INSERT INTO attempt (job_id, fence, node) SELECT unnest(CAST(:ids AS text[])), 1, 'ada'"
+
+LISTS = {
+    "page": "/jobs",
+    "page, ended": "/jobs?show=ended",
+    "page, a tag": "/jobs?tag=batch+7",
+    "page, search, many match": "/jobs?q=RUN",
+    "page, search, one matches": "/jobs?q=run+000007",
+    "API": "/api/v1/jobs",
+    "API, a state": "/api/v1/jobs?state=failed",
+    "API, search, many match": "/api/v1/jobs?q=RUN",
+    "API, search, one matches": "/api/v1/jobs?q=run+000007",
+}
+OTHER_USER = "page, a user without jobs"
+
+
+def add_jobs(original: str, first: int, last: int) -> None:
+    """Ended jobs with these numbers, each with an attempt and a short curve."""
+    with db.transaction() as session:
+        ids = list(session.scalars(text(COPY), {"job_id": original, "first": first, "last": last}))
+        session.execute(text(ATTEMPTS), {"ids": ids})
+    stored_curves.store(ids, LISTED_POINTS)
+
+
+def medians(client: httpx.Client, bob: str) -> dict[str, float]:
+    """The median of the requests for each list, and for that of a user without jobs, in milliseconds."""
+    result = {}
+    requests = {name: client.build_request("GET", path) for name, path in LISTS.items()}
+    other = client.build_request("GET", "/jobs", headers={"Authorization": f"Bearer {bob}"})
+    for name, request in {**requests, OTHER_USER: other}.items():
+        _first, *taken = timing.seconds(lambda one=request: client.send(one).raise_for_status(), REQUESTS + 1)
+        result[name] = 1000 * statistics.median(taken)
+    return result
+
+
+def compare(client: httpx.Client, jobs: list[str]) -> None:
+    """What the page of a comparison loads: itself, then the curve of each job, as many at once as a browser does."""
+    client.get("/jobs/compare", params={"job": jobs}).raise_for_status()
+    with ThreadPoolExecutor(BROWSER_CONNECTIONS) as threads:
+        query = "metrics?series=loss&points=600&seconds=true"
+        answers = threads.map(lambda job_id: client.get(f"/api/v1/jobs/{job_id}/{query}"), jobs)
+        assert all(answer.raise_for_status().json()["series"]["loss"]["steps"] for answer in answers)
+
+
+def main() -> None:
+    """Fill the database, measure, print."""
+    with web_process.empty_database():
+        alice, bob = users.enter("Alice", "owner"), users.enter("Bob", "member").token()
+        corpus = factories.corpus(alice)
+        runs = [factories.started(alice, corpus, learning_rate=1e-3 / n)[0] for n in range(1, COMPARED + 1)]
+        stored_curves.store(runs, COMPARED_POINTS)
+        add_jobs(runs[0], 1, FEW - COMPARED)
+        with web_process.running(alice) as (client, _process):
+            few = medians(client, bob)
+            add_jobs(runs[0], FEW - COMPARED + 1, MANY - COMPARED)
+            many = medians(client, bob)
+            for name in few:
+                ratio = many[name] / few[name]
+                verdict = timing.verdict(ratio, GOAL_RATIO)
+                print(f"{name:<25} p50 {few[name]:6.1f} ms, {many[name]:6.1f} ms, ratio {ratio:5.2f} {verdict}")
+            taken = 1000 * statistics.median(timing.seconds(lambda: compare(client, runs), 5))
+    print(f"{FEW:,} and {MANY:,} jobs, {REQUESTS} requests each")
+    verdict = timing.verdict(taken, GOAL_MILLISECONDS)
+    print(f"comparison of {COMPARED} runs of {COMPARED_POINTS:,} points, all of it: {taken:.0f} ms {verdict}")
+
+
+if __name__ == "__main__":
+    if "--smoke" in sys.argv:
+        FEW, MANY, REQUESTS, COMPARED, COMPARED_POINTS = 30, 60, 2, 3, 2_000
+    else:
+        MANY = int(sys.argv[1]) if len(sys.argv) > 1 else MANY
+    main()
