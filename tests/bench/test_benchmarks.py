@@ -44,6 +44,7 @@ NUM_FIGURES = {
     "bench/submit.py": 4,
     "bench/tokenize_text.py": 13,
     "bench/upload.py": 24,
+    "bench/viewers.py": 12,
 }
 SECONDS = 300  # on a machine that is busy with other tests
 
