@@ -36,7 +36,8 @@ OWN = {  # columns of a copied job that are its own
 COLUMNS = [column.name for column in Job.__table__.columns]
 COPY = f"""
 INSERT INTO job ({", ".join(COLUMNS)}) SELECT {", ".join(OWN.get(name, name) for name in COLUMNS)}
-FROM job CROSS JOIN generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n WHERE id = :job_id RETURNING job.id
+FROM job CROSS JOIN generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n
+WHERE id = :job_id RETURNING job.id
 """
 ATTEMPTS = "INSERT INTO attempt (job_id, fence, node) SELECT unnest(CAST(:ids AS text[])), 1, 'ada'"
 
