@@ -1,15 +1,20 @@
 """Static files under a path with a digest of their content, so that browsers never mix two versions."""
 
+import gzip
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-from fastapi.responses import Response
+from anyio import to_thread
+from fastapi.responses import FileResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from app.core.settings import ROOT
 
 DIRECTORY = ROOT / "static"
+COMPRESSED = {".css", ".js", ".svg"}
 
 
 def digest(directory: Path) -> str:
@@ -22,13 +27,26 @@ def digest(directory: Path) -> str:
 
 
 class ImmutableFiles(StaticFiles):
-    """Files that a browser may keep for a year without asking again."""
+    """Files that a browser may keep for a year without asking again; text is sent compressed where it may be."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """The response for a file that exists, with its caching header."""
-        response = super().file_response(*args, **kwargs)
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """The response for a file that exists, with its caching headers."""
+        response = await super().get_response(path, scope)
         response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
-        return response
+        if not isinstance(response, FileResponse) or Path(path).suffix not in COMPRESSED:
+            return response
+        response.headers["Vary"] = "Accept-Encoding"
+        if "gzip" not in Headers(scope=scope).get("Accept-Encoding", ""):
+            return response
+        content = await to_thread.run_sync(_gzipped, Path(response.path))
+        headers = {name: response.headers[name] for name in ("Cache-Control", "Content-Type", "Vary")}
+        return Response(content, headers={**headers, "Content-Encoding": "gzip"})
+
+
+@cache
+def _gzipped(path: Path) -> bytes:
+    """A file compressed, once for all requests."""
+    return gzip.compress(path.read_bytes(), mtime=0)
 
 
 STATIC_PATH = f"/static/{digest(DIRECTORY)}"

@@ -1,5 +1,6 @@
 """Pages name static files by a path of their content, and scripts import each other under the same path."""
 
+import gzip
 import re
 import shutil
 from collections.abc import Iterator
@@ -70,3 +71,18 @@ def test_the_path_changes_with_content_and_name(tmp_path: Path) -> None:
     changed = digest(copy)
     (copy / "js/page.js").rename(copy / "js/renamed.js")
     assert len({STATIC_PATH.rpartition("/")[2], changed, digest(copy)}) == 3
+
+
+def test_scripts_are_sent_compressed_to_those_who_take_it(visitor: TestClient) -> None:
+    script = "vendor/uplot/uPlot.esm.js"
+    original = (DIRECTORY / script).read_bytes()
+    with visitor.stream("GET", f"{STATIC_PATH}/{script}", headers={"Accept-Encoding": "br, gzip"}) as answer:
+        sent = b"".join(answer.iter_raw())
+    assert answer.headers["Content-Encoding"] == "gzip"
+    assert "immutable" in answer.headers["Cache-Control"]
+    assert answer.headers["Content-Type"].startswith("text/javascript")
+    assert (gzip.decompress(sent), len(sent)) == (original, int(answer.headers["Content-Length"]))
+    assert len(sent) < len(original) / 2
+    plain = visitor.get(f"{STATIC_PATH}/{script}", headers={"Accept-Encoding": "identity"})
+    assert "Content-Encoding" not in plain.headers
+    assert (plain.content, plain.headers["Vary"]) == (original, "Accept-Encoding")
