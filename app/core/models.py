@@ -313,9 +313,7 @@ class Job(Artifact, Labeled, Base):
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]  # as its owner calls it now; that of the spec stays as it was submitted
     is_notified: Mapped[bool] = mapped_column(server_default=text("true"))  # its owner is, of its end and its stalls
-    evaluation_corpora: Mapped[list[str]] = mapped_column(
-        server_default="[]"
-    )  # its best checkpoint will be evaluated on
+    evaluation_corpora: Mapped[list[str]] = mapped_column(server_default="[]")  # for its best checkpoint
     recipe: Mapped[str]
     spec: Mapped[TrainSpec]
     spec_sha256: Mapped[str]
@@ -464,7 +462,10 @@ class MetricPoint(Base):
     archived: Mapped[bool] = mapped_column(server_default=text("false"))
     at: Mapped[datetime | None]  # when the trainer wrote it; None for points of earlier versions
 
-    __table_args__ = (Index("ix_metric_point_job_id_fence_seq", "job_id", "fence", "seq"),)
+    __table_args__ = (
+        Index("ix_metric_point_job_id_fence_seq", "job_id", "fence", "seq"),
+        Index("ix_metric_point_nonfinite", "job_id", "series", "step", postgresql_where=text("nonfinite IS NOT NULL")),
+    )
 
 
 class MetricRollup(Base):
