@@ -25,15 +25,20 @@ def require(traits: Traits, use: str, field: str) -> None:
         raise bad_field(field, reason.code, sentence(reason))
 
 
+def own_traits(spec: TrainSpec) -> Traits:
+    """The traits of the checkpoints of a job with this spec, as far as they do not depend on what it started from."""
+    return Traits(model_type=spec.model_type, is_classifier=spec.objective == "classification")
+
+
 def traits_of_checkpoints(session: Session, spec: TrainSpec) -> Traits:
     """The traits of the checkpoints of a job with this spec. What it started from decides what the import noted."""
-    own = {"model_type": spec.model_type, "is_classifier": spec.objective == "classification"}
+    own = own_traits(spec)
     base_id = spec.base_model
     while base_id is not None:
         model = session.get(ImportedModel, base_id)
         if model is not None:
-            inherited = model.facts.model_dump(include={"missing_tokens", "gguf_limit"})
-            return Traits.model_validate({**inherited, **own})
+            facts = model.facts
+            return own.model_copy(update={"missing_tokens": facts.missing_tokens, "gguf_limit": facts.gguf_limit})
         checkpoint = session.get(Checkpoint, base_id)
         base_id = session.get_one(Job, checkpoint.job_id).spec.base_model if checkpoint is not None else None
-    return Traits.model_validate(own)
+    return own

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
 from app.base_models import limits
@@ -127,20 +128,37 @@ def offered_models(session: Session, *, principal: Principal, wanted: Sequence[s
     imported, _next = base_models.list_models(session, principal=principal, limit=MAX_OFFERED, state="ready")
     offered: list[Model] = [*best, *imported]
     rows |= {row.id: row for row in offered}
-    return [named_model(session, row) for row in rows.values() if _continues_texts(session, row)]
-
-
-def _continues_texts(session: Session, row: Model) -> bool:
-    if isinstance(row, ImportedModel):
-        return limit(row.facts, "evaluate") is None
-    spec = session.get_one(Job, row.job_id).spec
-    return limit(limits.traits_of_checkpoints(session, spec), "evaluate") is None
+    jobs = _jobs(session, rows.values())
+    return [_named(row, jobs) for row in rows.values() if _continues_texts(row, jobs)]
 
 
 def named_model(session: Session, row: Model) -> NamedModel:
     """A model as lists name it."""
+    return named_models(session, [row])[0]
+
+
+def named_models(session: Session, rows: Collection[Model]) -> list[NamedModel]:
+    """Models as lists name them, in their order, with one query for the jobs of all checkpoints."""
+    jobs = _jobs(session, rows)
+    return [_named(row, jobs) for row in rows]
+
+
+def _jobs(session: Session, rows: Iterable[Model]) -> dict[str, Row[str, str, TrainSpec]]:
+    """Name and spec of the jobs of checkpoints, by the ID of the job."""
+    ids = {row.job_id for row in rows if isinstance(row, Checkpoint)}
+    if not ids:
+        return {}
+    return {job.id: job for job in session.execute(select(Job.id, Job.name, Job.spec).where(Job.id.in_(ids)))}
+
+
+def _continues_texts(row: Model, jobs: Mapping[str, Row[str, str, TrainSpec]]) -> bool:
+    traits = row.facts if isinstance(row, ImportedModel) else limits.own_traits(jobs[row.job_id].spec)
+    return limit(traits, "evaluate") is None
+
+
+def _named(row: Model, jobs: Mapping[str, Row[str, str, TrainSpec]]) -> NamedModel:
     if isinstance(row, ImportedModel):
         return NamedModel(row.id, row.name, f"/models/{row.id}")
-    job = session.get_one(Job, row.job_id)
+    job = jobs[row.job_id]
     name = checkpoint_title(job.name, row.step, row.name)
     return NamedModel(row.id, name, f"/checkpoints/{row.id}", tuple(job.spec.corpora))

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.background_tasks import service as background_tasks
 from app.background_tasks.schemas import EvaluationRequest, EvaluationSettings
-from app.checkpoints.usable_models import Model, NamedModel, named_model
+from app.checkpoints.usable_models import Model, NamedModel, named_models
 from app.core import db, queue
 from app.core.background_tasks import OPEN
 from app.core.errors import PanelError, bad_field
@@ -155,7 +155,7 @@ def _models(session: Session, ids: set[str]) -> dict[str, NamedModel]:
         *session.scalars(select(Checkpoint).where(Checkpoint.id.in_(ids))),
         *session.scalars(select(ImportedModel).where(ImportedModel.id.in_(ids))),
     ]
-    return {row.id: named_model(session, row) for row in rows}
+    return {model.id: model for model in named_models(session, rows)}
 
 
 def _comparison(group: list[StoredScores], names: dict[str, str], models: dict[str, NamedModel]) -> CorpusComparison:

@@ -6,13 +6,13 @@ decide which checkpoint is meant.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy import Row, select
+from sqlalchemy import ColumnElement, Row, Select, select
 from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
@@ -34,6 +34,7 @@ router = APIRouter(route_class=StrictRoute)
 MAX_SUFFIX_LENGTH = 64
 _TUNED = re.compile(r"ft:.+:([0-9a-z]{16})(?::ckpt-step-(\d{1,9}))?", re.DOTALL)
 _OF_JOB = re.compile(r"ftjob-([0-9a-z]{16})(?::(\d{1,9}))?")  # as Together's from_checkpoint: JOB, or JOB:STEP
+_Columns = tuple[str, int, str, datetime, str, TrainSpec, str]
 _PLAIN = re.compile(r"(?!ft:)\S(.*\S)?", re.DOTALL)
 
 
@@ -61,7 +62,7 @@ class ModelNames:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._of_bases: dict[str, str] = {}
+        self._origins: dict[str, str | TrainSpec] = {}  # by ID: an imported model's name, or the spec of a checkpoint
 
     def tuned(self, job_id: str, name: str, spec: TrainSpec) -> str:
         """The name of the model that a job trains."""
@@ -70,19 +71,24 @@ class ModelNames:
 
     def base(self, spec: TrainSpec) -> str:
         """The name of the imported model that a spec starts from, perhaps through checkpoints; else of its recipe."""
-        if spec.base_model is None:
-            return spec.recipe
-        if spec.base_model not in self._of_bases:
-            self._of_bases[spec.base_model] = self._base_of(spec.base_model)
-        return self._of_bases[spec.base_model]
+        self.look_up([spec])
+        while spec.base_model is not None:
+            origin = self._origins[spec.base_model]
+            if isinstance(origin, str):
+                return origin
+            spec = origin
+        return spec.recipe
 
-    def _base_of(self, base_id: str) -> str:
-        name = self._session.scalar(select(ImportedModel.name).where(ImportedModel.id == base_id))
-        if name is not None:
-            return name
-        of_checkpoint = select(Job.spec).join(Checkpoint, Checkpoint.job_id == Job.id).where(Checkpoint.id == base_id)
-        spec = self._session.scalar(of_checkpoint)
-        return base_id if spec is None else self.base(spec)
+    def look_up(self, specs: Iterable[TrainSpec]) -> None:
+        """Look up what specs start from, however many, in two queries for each checkpoint of the longest chain."""
+        while ids := {spec.base_model for spec in specs if spec.base_model is not None} - self._origins.keys():
+            imported = select(ImportedModel.id, ImportedModel.name).where(ImportedModel.id.in_(ids))
+            of_checkpoints = select(Checkpoint.id, Job.spec).join(Job, Job.id == Checkpoint.job_id)
+            trained = self._session.execute(of_checkpoints.where(Checkpoint.id.in_(ids)))
+            next_specs: dict[str, TrainSpec] = {row.id: row.spec for row in trained}
+            names = {row.id: row.name for row in self._session.execute(imported)}
+            self._origins |= {**{base_id: base_id for base_id in ids}, **next_specs, **names}
+            specs = next_specs.values()
 
 
 def checkpoint_name(tuned: str, step: int) -> str:
@@ -122,13 +128,13 @@ def _deployed(row: Deployment | None) -> Model | None:
 def _trained(session: Session, principal: Principal, name: str) -> Model | None:
     """The newest checkpoint of a job, its newest one of a step, or the one with this ID."""
     match = _TUNED.fullmatch(name) or _OF_JOB.fullmatch(name)
-    if match is None:
-        rows = _checkpoint_rows(session, principal, Checkpoint.id == name) if name.isalnum() else []
-    else:
-        rows = _checkpoint_rows(session, principal, Checkpoint.job_id == match[1])
-    wanted = [row for row in rows if match is None or match[2] is None or row.step == int(match[2])]
-    newest = max(wanted, key=lambda row: (row.step, row.id), default=None)
+    if match is None and not name.isalnum():
+        return None
+    rows = _checkpoints(principal, Checkpoint.id == name if match is None else Checkpoint.job_id == match[1])
     is_final = match is not None and match[2] is None
+    if match is not None and not is_final:
+        rows = rows.where(Checkpoint.step == int(match[2]))
+    newest = session.execute(rows.order_by(Checkpoint.step.desc(), Checkpoint.id.desc()).limit(1)).first()
     return None if newest is None else _of_checkpoint(ModelNames(session), newest, is_final)
 
 
@@ -143,15 +149,14 @@ def _imported_models(session: Session, principal: Principal) -> Iterator[Model]:
         yield Model(row.name if is_free else row.id, row.id, row.created_at)
 
 
-def _checkpoint_rows(session: Session, principal: Principal, *conditions: Any) -> list[Row[Any]]:
-    """The usable checkpoints of the user with their jobs, newest first."""
+def _checkpoints(principal: Principal, *conditions: ColumnElement[bool]) -> Select[*_Columns]:
+    """The usable checkpoints of the user with their jobs."""
     columns = (Checkpoint.id, Checkpoint.step, Checkpoint.job_id, Checkpoint.created_at)
     rows = select(*columns, Job.name, Job.spec, Job.state).join(Job, Job.id == Checkpoint.job_id)
-    usable = rows.where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready", *conditions)
-    return list(session.execute(usable.order_by(Checkpoint.id.desc())))
+    return rows.where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready", *conditions)
 
 
-def _of_checkpoint(names: ModelNames, row: Row[Any], is_final: bool = False) -> Model:
+def _of_checkpoint(names: ModelNames, row: Row[*_Columns], is_final: bool = False) -> Model:
     tuned = names.tuned(row.job_id, row.name, row.spec)
     return Model(tuned if is_final else checkpoint_name(tuned, row.step), row.id, row.created_at)
 
@@ -161,9 +166,11 @@ def list_models(session: Session, *, principal: Principal) -> list[Model]:
     imported models. Deployments can only be called.
     """
     names, listed = ModelNames(session), dict[str, Model]()
+    rows = session.execute(_checkpoints(principal).order_by(Checkpoint.id.desc())).all()
+    names.look_up(row.spec for row in rows)
     for deployment in session.scalars(select(Deployment).where(calls.callable_by(principal))):
         listed[deployment.name] = Model(deployment.name, deployment.id, deployment.created_at, is_deployment=True)
-    for row in _checkpoint_rows(session, principal):
+    for row in rows:
         finals = [_of_checkpoint(names, row, is_final=True)] if row.state == "succeeded" else []
         for model in (*finals, _of_checkpoint(names, row)):
             listed.setdefault(model.id, model)
@@ -209,4 +216,5 @@ def _meant(session: Session, principal: Principal, model: Model) -> list[str]:
     match = _TUNED.fullmatch(model.id)
     if match is None or match[2] is not None:
         return [model.source_id]
-    return [row.id for row in _checkpoint_rows(session, principal, Checkpoint.job_id == match[1])]
+    rows = _checkpoints(principal, Checkpoint.job_id == match[1]).order_by(Checkpoint.id.desc())
+    return list(session.scalars(rows))

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
+from app.checkpoints.usable_models import offered_models
 from app.core import db
 from app.core.json_shapes import CorpusScores, TaskOptions, TaskResult
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Corpus, ImportedModel
 from app.evaluations import score_plot, service
 from app.evaluations.service import CorpusComparison
-from tests.app.jobs import factories
+from tests import statements, users
+from tests.app.jobs import factories, saved_checkpoints
 from tests.app.playground.conftest import StoredCheckpoint
 from tests.background import forget_waiting, run_waiting
 from tests.users import Person
@@ -75,6 +77,18 @@ def evaluated(owner: Person, corpus_id: str, share: float, *, num_fewshot: int =
 
 
 # ---- scores ---------------------------------------------------------------------------------------------------------
+
+
+def test_models_are_offered_with_as_many_queries_however_many_there_are(checkpoint: StoredCheckpoint) -> None:
+    carol = users.enter("Carol", "member")
+    numbers, offered = [], []
+    for num_more in (2, 30):
+        saved_checkpoints.copied(checkpoint.id, carol, num_more)
+        with statements.sent() as sent, db.transaction() as session:
+            offered = offered_models(session, principal=carol.principal)
+        numbers.append(len(sent))
+    assert len(offered) == 32
+    assert numbers[0] == numbers[1]
 
 
 def comparisons(user: Person) -> list[CorpusComparison]:

@@ -4,11 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import insert, inspect
+
 from app.checkpoints import signature
 from app.core import db, storage
-from app.core.models import Checkpoint
+from app.core.model_base import new_id
+from app.core.models import Checkpoint, Job
 from app.jobs.attempts import attempts
 from tests.app.jobs import factories
+from tests.users import Person
 from trainer import run_dir
 from trainer.run_dir import RunDir
 
@@ -41,3 +45,25 @@ def recorded(job_id: str, step: int, fence: int, *, loss: float = 2.0) -> Checkp
         row = attempts.record_checkpoint(session, job_id=job_id, fence=fence, step=step, path=path, **given)
     assert row is not None
     return row
+
+
+def copied(checkpoint_id: str, owner: Person, count: int) -> None:
+    """Rows of so many more checkpoints, without files, each of a job of its own: the second half started from the first
+    half.
+    """
+    with db.transaction() as session:
+        checkpoint = session.get_one(Checkpoint, checkpoint_id)
+        job = session.get_one(Job, checkpoint.job_id)
+        checkpoints, jobs = _copies(checkpoint, owner, count), _copies(job, owner, count)
+        for number, (of_job, row) in enumerate(zip(jobs, checkpoints, strict=True)):
+            row["job_id"] = of_job["id"]
+            if number >= count // 2:
+                base = checkpoints[number - count // 2]["id"]
+                of_job["spec"] = job.spec.model_copy(update={"base_model": base})
+        session.execute(insert(Job), jobs)
+        session.execute(insert(Checkpoint), checkpoints)
+
+
+def _copies(row: Job | Checkpoint, owner: Person, count: int) -> list[dict[str, Any]]:
+    columns = {column.key: getattr(row, column.key) for column in inspect(type(row)).column_attrs}
+    return [{**columns, "id": new_id(), "owner_id": owner.id} for _number in range(count)]

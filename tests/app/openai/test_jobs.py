@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import select
 
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
@@ -19,6 +19,7 @@ from app.core.models import Checkpoint, Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.attempts import attempts
+from tests import statements
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.openai.clients import ClientCalls, client_calls, losing_answers
 from tests.background import run_waiting
@@ -109,23 +110,15 @@ def test_creating_a_job_reads_no_file_and_sends_as_many_queries_however_much_the
     alice_client: ClientCalls, text_file: str, base: str
 ) -> None:
     """So that it is answered at once, with ever so large files."""
-    queries: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_details: Any) -> None:
-        if "token" not in statement:  # whose time of use is stored now and then
-            queries.append(statement)
-
     numbers = []
     for _time in range(2):
         file = upload(alice_client, lines({"messages": CHAT}))
         directory = storage.corpus(file.removeprefix("file-"))
         directory.rename(directory.with_name("elsewhere"))
-        event.listen(db.engine(), "before_cursor_execute", note)
-        job = create(alice_client, file, model=base, extra_body={})
-        event.remove(db.engine(), "before_cursor_execute", note)
+        with statements.sent() as sent:
+            job = create(alice_client, file, model=base, extra_body={})
         directory.with_name("elsewhere").rename(directory)
-        numbers.append(len(queries))
-        queries.clear()
+        numbers.append(len(sent))
         assert job.status == "validating_files"
         alice_client("fine_tuning.jobs.cancel", job.id)
         for _n in range(5):

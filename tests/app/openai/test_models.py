@@ -7,7 +7,7 @@ from starlette.testclient import TestClient
 
 from app.core import db
 from app.core.models import Checkpoint, ImportedModel, Job
-from tests import users
+from tests import statements, users
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 
@@ -83,6 +83,20 @@ def test_another_user_sees_and_deletes_none_of_them(bob_api: TestClient, trained
     for name in (trained.early, trained.imported, f"ft:tiny:org-local:My-Bible:{trained.job_id}", "small%2Fllama"):
         assert bob_api.get(f"/v1/models/{name}").status_code == 404
         assert bob_api.delete(f"/v1/models/{name}").status_code == 404
+
+
+def test_a_thousand_checkpoints_are_listed_with_as_many_queries_as_two(web: TestClient, trained: Trained) -> None:
+    carol = users.enter("Carol", "member")
+    api = users.client(web, token=carol.token())
+    numbers, models = [], []
+    for count in (2, 998):
+        saved_checkpoints.copied(trained.late, carol, count)
+        with statements.sent() as sent:
+            models = [model["id"] for model in api.get("/v1/models").json()["data"]]
+        numbers.append(len(sent))
+    assert numbers[0] == numbers[1]
+    assert len(set(models)) == 1_000
+    assert all(name.startswith("ft:tiny:org-local:My-Bible:") for name in models)
 
 
 def test_the_newest_checkpoint_of_an_unfinished_job_stays(alice_api: TestClient, trained: Trained) -> None:
