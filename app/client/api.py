@@ -92,6 +92,10 @@ class Client:
         """The machines that run jobs, by name."""
         return self._transport.pages(NodeInfo, "/nodes")
 
+    def remove_node(self, name: str) -> None:
+        """Remove a node that is offline and has no work from the list, until its worker starts again."""
+        self._transport.delete(address("nodes", name))
+
     def generate(
         self,
         model_id: str,

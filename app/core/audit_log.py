@@ -42,6 +42,7 @@ Action = Literal[
     "join_token_created",
     "join_token_revoked",
     "node_joined",
+    "node_removed",
     "token_created",
     "token_revoked",
     "corpus_renamed",

@@ -2,16 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import (
-    BigInteger,
-    CheckConstraint,
-    ForeignKey,
-    Index,
-    Integer,
-    UniqueConstraint,
-    func,
-    text,
-)
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, func, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -281,6 +272,7 @@ class Node(Base):
     gpus: Mapped[list[Gpu]]
     slots: Mapped[int]  # jobs at once where there is no GPU
     telemetry: Mapped[Telemetry] = mapped_column(server_default="{}")
+    removed_at: Mapped[datetime | None]  # from the list: only what ran on it still refers to it
 
 
 class HyperparameterSearch(Base):

@@ -101,7 +101,7 @@ def _scheduler(session: Session, now: datetime) -> Part:
 def _nodes(machines: Sequence[Node], now: datetime) -> list[Part]:
     if not machines:
         remedy = _("Run athanor worker on a machine that reaches the database, Valkey and the data directory.")
-        return [Part(_("Nodes"), "bad", _("No worker has ever reported: no job can run."), remedy=remedy)]
+        return [Part(_("Nodes"), "bad", _("No worker reports: no job can run."), remedy=remedy)]
     return [_node(node, now) for node in machines]
 
 

@@ -1,4 +1,4 @@
-"""HTML routes of the nodes: the list, and join tokens for further ones."""
+"""HTML routes of the nodes: the list, the removal of a node, and join tokens for further ones."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.orm import Session
 
 from app.core import db, storage
+from app.core.errors import PanelError
 from app.core.models import HELD
 from app.core.principal import Principal
 from app.jobs import schemas, service
@@ -14,7 +15,7 @@ from app.jobs.cluster.join_schemas import join_token_answer, new_join_token_answ
 from app.web.auth import Owner, Reader
 from app.web.client_address import panel_address
 from app.web.pages import handle_form_action, page
-from app.web.parameters import Id
+from app.web.parameters import Id, NodeName
 
 router = APIRouter()
 
@@ -32,7 +33,7 @@ def node_answers(session: Session, principal: Principal) -> list[schemas.NodeAns
     ]
 
 
-def _nodes_page(request: Request, principal: Principal, **context: Any) -> Response:
+def _nodes_page(request: Request, principal: Principal, error: PanelError | None = None, **context: Any) -> Response:
     with db.transaction() as session:
         machines = node_answers(session, principal)
         ids = dict.fromkeys(job_id for node in machines for job_id in node.running)
@@ -48,9 +49,10 @@ def _nodes_page(request: Request, principal: Principal, **context: Any) -> Respo
         "hints": node_configuration.hints(panel),
         "panel": panel,
         "data": storage.data(),
+        "problem": error,
         **context,
     }
-    return page(request, "nodes/list.html", principal=principal, **variables)
+    return page(request, "nodes/list.html", error.status if error else 200, principal=principal, **variables)
 
 
 @router.get("/nodes")
@@ -74,5 +76,15 @@ def revoke_join_token(request: Request, principal: Owner, join_token_id: Id) -> 
     return handle_form_action(
         lambda session: join_tokens.revoke(session, principal=principal, token_id=join_token_id),
         "/nodes",
-        lambda _error: _nodes_page(request, principal),
+        lambda error: _nodes_page(request, principal, error),
+    )
+
+
+@router.post("/nodes/{name}/remove")
+def remove_node(request: Request, principal: Owner, name: NodeName) -> Response:
+    """Remove a node that is offline and has no work from the list."""
+    return handle_form_action(
+        lambda session: nodes.remove(session, principal=principal, name=name),
+        "/nodes",
+        lambda error: _nodes_page(request, principal, error),
     )

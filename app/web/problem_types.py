@@ -283,8 +283,9 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # nodes
     "join_token_wrong": ((403,), "The join token is wrong, used, revoked or too old."),
     "join_unavailable": ((409,), "Other machines do not reach what a node needs; the title says what to set."),
+    "node_busy": ((409,), "Jobs or background tasks run on the node, or are about to start there."),
     "node_name_invalid": ((422,), "The name of the node is too long or has characters that it cannot have."),
-    "node_online": ((409,), "A node of this name is online."),
+    "node_online": ((409,), "The node of this name is online."),
     "version_differs": ((409,), "The machine has another version of Athanor."),
     # conversations
     "content_empty": ((422,), "The question is empty."),

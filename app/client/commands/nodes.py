@@ -34,6 +34,14 @@ def add_node(
     say(token.command)
 
 
+@command(nodes, "remove")
+def remove_node(name: Annotated[str, typer.Argument(help="As in the list of nodes.")], as_json: AsJson = False) -> None:
+    """Remove a node that is offline and has no work from the list."""
+    with connect() as client:
+        client.remove_node(name)
+    _say_deleted(name, as_json=as_json)
+
+
 @command(nodes, "tokens")
 def list_join_tokens(limit: Limit = 50, as_json: AsJson = False) -> None:
     """List the join tokens, newest first, each with the node that joined with it."""
@@ -47,6 +55,10 @@ def revoke_join_token(id: Id, as_json: AsJson = False) -> None:
     """Revoke a join token that was not used."""
     with connect() as client:
         client.join_tokens.revoke(id)
+    _say_deleted(id, as_json=as_json)
+
+
+def _say_deleted(id: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": id})
     else:

@@ -1,10 +1,10 @@
-"""JSON routes with which machines become nodes."""
+"""JSON routes with which machines become nodes, and are removed."""
 
 from fastapi import APIRouter, Request, Response
 
 from app.core import db
 from app.core.paging import Listing
-from app.jobs.cluster import join_tokens
+from app.jobs.cluster import join_tokens, nodes
 from app.jobs.cluster.join_schemas import (
     JoinRequest,
     JoinTokenAnswer,
@@ -20,7 +20,7 @@ from app.web.auth import Owner
 from app.web.client_address import is_local, panel_address
 from app.web.idempotency import ApiRoute
 from app.web.paging import After, Limit
-from app.web.parameters import Id
+from app.web.parameters import Id, NodeName
 from app.web.problem_types import errors
 
 router = APIRouter(route_class=ApiRoute, tags=["nodes"])
@@ -72,3 +72,14 @@ def join_node(request: Request, body: JoinRequest) -> NodeConfigurationAnswer:
             session, secret=body.token, name=body.name, revision=body.revision, is_local=is_local(request)
         )
     return node_configuration_answer(configuration)
+
+
+@router.delete("/nodes/{name}", status_code=204, responses=errors("role_missing", "node_online", "node_busy"))
+def remove_node(principal: Owner, name: NodeName) -> Response:
+    """Remove a node that is offline and has no work from the list. It comes back when its worker starts again.
+
+    The history of the jobs that ran on it stays.
+    """
+    with db.transaction() as session:
+        nodes.remove(session, principal=principal, name=name)
+    return Response(status_code=204)

@@ -9,7 +9,11 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.core.models import HELD, Job, Node
+from app.core import audit_log, db
+from app.core.errors import PanelError
+from app.core.i18n import _
+from app.core.models import HELD, BackgroundTask, Job, Node
+from app.core.principal import Principal, not_found
 from app.core.settings import settings
 from app.jobs.cluster.placement import NodeCapacity
 from app.jobs.planning import accuracy
@@ -19,8 +23,8 @@ KNOWN_SECONDS = 3600  # a node that fell silent is expected back for so long
 
 
 def heartbeat(session: Session, *, name: str, **description: Any) -> None:
-    """Record that a node is alive, and its hardware (see app.core.models.Node)."""
-    values = {**description, "last_seen_at": func.now()}
+    """Record that a node is alive, and its hardware (see app.core.models.Node). One that was removed is back."""
+    values = {**description, "last_seen_at": func.now(), "removed_at": None}
     new = insert(Node).values(name=name, **values)
     session.execute(new.on_conflict_do_update(index_elements=["name"], set_=values))
 
@@ -62,8 +66,7 @@ def running_on(session: Session, *, owner_id: str) -> dict[str, list[str]]:
 
 def for_a_plan(session: Session, num_processes: int) -> hardware.NodeHardware | None:
     """The machine that a job of so many processes would best run on, as a plan sees it; None where none is known."""
-    heard_of = Node.last_seen_at > func.now() - timedelta(seconds=KNOWN_SECONDS)
-    machines = list(session.scalars(select(Node).where(heard_of)))
+    machines = [node for node in list_nodes(session) if is_known(node, db.now())]
     with_gpus = [node for node in machines if node.gpus]
     enough = [node for node in with_gpus if len(node.gpus) >= num_processes]
     if enough:
@@ -102,5 +105,26 @@ def _memory_of_gpu(node: Node, num_processes: int) -> int:
 
 
 def list_nodes(session: Session) -> list[Node]:
-    """Every machine that ever ran a worker, by name."""
-    return list(session.scalars(select(Node).order_by(Node.name)))
+    """Every machine that ever ran a worker and was not removed, by name."""
+    return list(session.scalars(select(Node).where(Node.removed_at.is_(None)).order_by(Node.name)))
+
+
+def remove(session: Session, *, principal: Principal, name: str) -> None:
+    """Remove a node from the list until its worker starts again. Raises PanelError if it is live or has work."""
+    node = session.scalar(select(Node).where(Node.name == name, Node.removed_at.is_(None)).with_for_update())
+    if node is None:
+        raise not_found()
+    if is_live(node, db.now()):
+        message = _("{name} is online. Stop its worker first, and try again when the node is offline.", name=name)
+        raise PanelError(409, "node_online", message)
+    placed = select(Job.id).where(Job.node == name, Job.state.in_(("queued", *HELD)))
+    running = select(BackgroundTask.id).where(BackgroundTask.node == name, BackgroundTask.state == "running")
+    if session.scalar(select(placed.exists() | running.exists())):
+        message = _(
+            "Jobs or background tasks run on {name} or are about to start there. Cancel them, or try again when they "
+            "have ended or moved to another node.",
+            name=name,
+        )
+        raise PanelError(409, "node_busy", message)
+    node.removed_at = func.now()
+    audit_log.record(session, "node_removed", principal, subject=name)

@@ -88,7 +88,8 @@ def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:
     columns = {key: value for key, value in settings.items() if key != "users"}
     if "users" in settings:
         columns["user_ids"] = _user_ids(session, settings["users"])
-    existing = set(session.scalars(select(Node.name).where(Node.name.in_(settings.get("nodes", [])))))
+    listed = select(Node.name).where(Node.name.in_(settings.get("nodes", [])), Node.removed_at.is_(None))
+    existing = set(session.scalars(listed))
     missing = next((name for name in settings.get("nodes", []) if name not in existing), None)
     if missing is not None:
         raise bad_field("nodes", "node_unknown", _("There is no node “{name}”.", name=missing))

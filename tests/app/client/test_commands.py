@@ -253,3 +253,11 @@ def test_a_job_is_forwarded_to_a_tracker(monkeypatch: pytest.MonkeyPatch) -> Non
     printed, requests = run(monkeypatch, "jobs", "forward", "j1", "mlflow", "--stop", answers=[stopped])
     assert (printed.split(), sent(requests)) == (["mlflow", "off", "7", "–"], ["PATCH /jobs/j1/forwardings"])
     assert json.loads(requests[0].body) == {"trackers": {"mlflow": False}}
+
+
+def test_a_node_is_removed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed, requests = run(monkeypatch, "nodes", "remove", "gpu 2", answers=[answer(204)])
+    assert (printed, sent(requests)) == ("Deleted: gpu 2\n", ["DELETE /nodes/gpu%202"])
+    refused = problem(409, "node_online")
+    printed, _requests = run(monkeypatch, "nodes", "remove", "gpu-2", answers=[refused], code=1)
+    assert "A sentence." in printed

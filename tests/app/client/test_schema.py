@@ -221,6 +221,7 @@ CALLS: Calls = {
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
+    "remove_node": lambda client, _file: client.remove_node("gpu 2"),
     "list_join_tokens": lambda client, _file: next(client.join_tokens.list(limit=3)),
     "create_join_token": lambda client, _file: client.join_tokens.create(5),
     "revoke_join_token": lambda client, _file: client.join_tokens.revoke("t"),

@@ -25,7 +25,7 @@ def test_each_stopped_part_says_what_to_do(alice: TestClient) -> None:
     factories.forget_nodes()
     text = alice.get("/health").text
     assert "It has never reported." in text
-    assert "No worker has ever reported: no job can run." in text
+    assert "No worker reports: no job can run." in text
     assert "Start athanor scheduler" in text
     assert "Not healthy: Scheduler, Nodes." in text
 
