@@ -152,16 +152,7 @@ def import_again(request: Request, principal: Submitter, model_id: Id) -> Respon
     return _change(request, principal, model_id, verb, f"/models/{model_id}")
 
 
-@router.get("/models/{model_id}/edit")
-def show_labels(request: Request, principal: Submitter, model_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a base model."""
-    return LABELS.show(request, principal, model_id)
-
-
-@router.post("/models/{model_id}/edit")
-def save_labels(request: Request, principal: Submitter, model_id: Id, form_data: FormBody) -> Response:
-    """Rename, tag or describe a base model, and redirect to its page."""
-    return LABELS.save(request, principal, model_id, form_data)
+LABELS.add_routes(router, "model_id")
 
 
 @router.post("/models/{model_id}/delete")

@@ -145,16 +145,7 @@ def change_many(request: Request, principal: Submitter, form: FormBody) -> Respo
     return _list(request, principal, view, outcome=outcome)
 
 
-@router.get("/checkpoints/{checkpoint_id}/edit")
-def show_labels(request: Request, principal: Submitter, checkpoint_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a checkpoint."""
-    return LABELS.show(request, principal, checkpoint_id)
-
-
-@router.post("/checkpoints/{checkpoint_id}/edit")
-def save_labels(request: Request, principal: Submitter, checkpoint_id: Id, form_data: FormBody) -> Response:
-    """Name, tag or describe a checkpoint, and redirect to its page."""
-    return LABELS.save(request, principal, checkpoint_id, form_data)
+LABELS.add_routes(router, "checkpoint_id")
 
 
 @router.post("/checkpoints/{checkpoint_id}/delete")

@@ -26,7 +26,7 @@ from .shapes import GenerationInfo, UserInfo
 from .sharing import Sharing
 from .tasks import Evaluations, Exports, Tasks
 from .tokenizers import Tokenizers
-from .transport import Transport
+from .transport import Transport, address
 from .trash import Trash
 
 

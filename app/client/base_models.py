@@ -1,21 +1,21 @@
 """Base models: imported weights that training starts from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .labels import label_changes
-from .shapes import BaseModelInfo, ChangedRowsInfo
-from .transport import Transport, address
+from .labels import LabeledRowList
+from .shapes import BaseModelInfo
+from .transport import address
 from .waiting import ignore, wait_until_ended
 
 
-class BaseModels:
+class BaseModels(LabeledRowList[BaseModelInfo]):
     """Imported base models."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "models"
+    _shape = BaseModelInfo
 
     def create(self, *, name: str = "", reference: str = "") -> BaseModelInfo:
         """Create a base model to upload files to; with `reference` (owner/name@revision), import it from the hub."""
@@ -73,22 +73,6 @@ class BaseModels:
     def rename(self, model_id: str, name: str) -> BaseModelInfo:
         """Rename a base model."""
         return self._transport.patch(BaseModelInfo, address("models", model_id), {"name": name})
-
-    def label(
-        self,
-        model_id: str,
-        *,
-        name: str | None = None,
-        tags: Sequence[str] | None = None,
-        notes: str | None = None,
-    ) -> BaseModelInfo:
-        """Rename, tag or describe a base model; what is None stays."""
-        return self._transport.patch(BaseModelInfo, address("models", model_id), label_changes(name, tags, notes))
-
-    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
-        """Change up to 100 base models at once, each by itself: `action` is delete or tag."""
-        body = {"action": action, "ids": [*ids], "tag": tag}
-        return self._transport.post(ChangedRowsInfo, "/models/bulk", body)
 
     def delete(self, model_id: str) -> None:
         """Delete a model and its files."""

@@ -1,24 +1,24 @@
 """Checkpoints: saved weights of jobs."""
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 
 from .errors import BrokenDownload
 from .files import OnProgress, nothing, sha256_of
-from .labels import label_changes
+from .labels import LabeledRowList
 from .language import _
-from .shapes import ChangedRowsInfo, CheckpointDetails, CheckpointInfo
-from .transport import Transport, address
+from .shapes import CheckpointDetails, CheckpointInfo
+from .transport import address
 
 
-class Checkpoints:
+class Checkpoints(LabeledRowList[CheckpointInfo]):
     """Saved weights at steps of jobs."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "checkpoints"
+    _shape = CheckpointInfo
 
     def list(
         self,
@@ -49,24 +49,6 @@ class Checkpoints:
     def unpin(self, checkpoint_id: str) -> CheckpointInfo:
         """Unpin a checkpoint."""
         return self._transport.post(CheckpointInfo, address("checkpoints", checkpoint_id, "unpin"))
-
-    def label(
-        self,
-        checkpoint_id: str,
-        *,
-        name: str | None = None,
-        tags: Sequence[str] | None = None,
-        notes: str | None = None,
-    ) -> CheckpointInfo:
-        """Name, tag or describe a checkpoint; what is None stays, and an empty name takes its name away."""
-        return self._transport.patch(
-            CheckpointInfo, address("checkpoints", checkpoint_id), label_changes(name, tags, notes)
-        )
-
-    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
-        """Change up to 100 checkpoints at once, each by itself: `action` is pin, unpin, delete or tag."""
-        body = {"action": action, "ids": [*ids], "tag": tag}
-        return self._transport.post(ChangedRowsInfo, "/checkpoints/bulk", body)
 
     def delete(self, checkpoint_id: str) -> None:
         """Delete a checkpoint."""

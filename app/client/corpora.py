@@ -7,17 +7,17 @@ from typing import Any
 from .corpus_shapes import ChangesInfo, CleaningInfo, CleaningPreviewInfo, CorpusFileInfo, MatchInfo, StatisticsInfo
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .labels import label_changes
-from .shapes import ChangedRowsInfo, CorpusInfo, DocumentInfo
-from .transport import Transport, address
+from .labels import LabeledRowList
+from .shapes import CorpusInfo, DocumentInfo
+from .transport import address
 from .waiting import ignore, wait_until_ended
 
 
-class Corpora:
+class Corpora(LabeledRowList[CorpusInfo]):
     """Uploaded text and records."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "corpora"
+    _shape = CorpusInfo
 
     def upload(
         self,
@@ -196,22 +196,6 @@ class Corpora:
     def rename(self, corpus_id: str, name: str) -> CorpusInfo:
         """Rename a corpus, with all its versions."""
         return self._transport.patch(CorpusInfo, address("corpora", corpus_id), {"name": name})
-
-    def label(
-        self,
-        corpus_id: str,
-        *,
-        name: str | None = None,
-        tags: Sequence[str] | None = None,
-        notes: str | None = None,
-    ) -> CorpusInfo:
-        """Rename, tag or describe a corpus, with all its versions; what is None stays."""
-        return self._transport.patch(CorpusInfo, address("corpora", corpus_id), label_changes(name, tags, notes))
-
-    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
-        """Change up to 100 corpora at once, each by itself: `action` is delete or tag."""
-        body = {"action": action, "ids": [*ids], "tag": tag}
-        return self._transport.post(ChangedRowsInfo, "/corpora/bulk", body)
 
     def delete(self, corpus_id: str) -> None:
         """Delete a corpus and its file."""

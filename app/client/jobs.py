@@ -32,10 +32,10 @@ from .job_shapes import (
     SearchInfo,
     TemplatePreviewInfo,
 )
-from .labels import label_changes
+from .labels import RowList, label_changes
 from .run_archives import CheckpointChoice
-from .shapes import ChangedRowsInfo, TaskInfo
-from .transport import Transport, address
+from .shapes import TaskInfo
+from .transport import address
 from .waiting import ignore
 
 LIVE_SECONDS = 45.0  # without a byte, after which a stream counts as broken; the server sends one every 4 s
@@ -69,11 +69,10 @@ class StreamedEvent:
         return self.name == "job" and self.data["state"] in ENDED
 
 
-class Jobs:
+class Jobs(RowList):
     """Requests to train."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "jobs"
 
     def submit(self, spec: Mapping[str, Any]) -> JobInfo:
         """Submit a job: a partial TrainSpec, whose recipe fills in the fields that are missing."""
@@ -188,11 +187,6 @@ class Jobs:
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel a job. A running one saves a last checkpoint."""
         return self._transport.post(JobInfo, address("jobs", job_id, "cancel"))
-
-    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
-        """Change up to 100 jobs at once, each by itself: `action` is cancel, delete or tag."""
-        body = {"action": action, "ids": [*ids], "tag": tag}
-        return self._transport.post(ChangedRowsInfo, "/jobs/bulk", body)
 
     def delete(self, job_id: str) -> None:
         """Delete a job that has ended, with its checkpoints."""

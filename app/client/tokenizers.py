@@ -5,18 +5,17 @@ from pathlib import Path
 
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
-from .labels import label_changes
-from .shapes import ChangedRowsInfo
+from .labels import LabeledRowList
 from .tokenizer_shapes import TokenizationInfo, TokenizationsInfo, TokenizerInfo
-from .transport import Transport, address
+from .transport import address
 from .waiting import ignore, wait_until_ended
 
 
-class Tokenizers:
+class Tokenizers(LabeledRowList[TokenizerInfo]):
     """What divides text into tokens: trained by jobs, trained by itself, or imported."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    _path = "tokenizers"
+    _shape = TokenizerInfo
 
     def train(
         self,
@@ -96,24 +95,6 @@ class Tokenizers:
     def rename(self, tokenizer_id: str, name: str) -> TokenizerInfo:
         """Rename a tokenizer."""
         return self._transport.patch(TokenizerInfo, address("tokenizers", tokenizer_id), {"name": name})
-
-    def label(
-        self,
-        tokenizer_id: str,
-        *,
-        name: str | None = None,
-        tags: Sequence[str] | None = None,
-        notes: str | None = None,
-    ) -> TokenizerInfo:
-        """Rename, tag or describe a tokenizer; what is None stays."""
-        return self._transport.patch(
-            TokenizerInfo, address("tokenizers", tokenizer_id), label_changes(name, tags, notes)
-        )
-
-    def change_many(self, ids: Sequence[str], action: str, tag: str = "") -> ChangedRowsInfo:
-        """Change up to 100 tokenizers at once, each by itself: `action` is delete or tag."""
-        body = {"action": action, "ids": [*ids], "tag": tag}
-        return self._transport.post(ChangedRowsInfo, "/tokenizers/bulk", body)
 
     def delete(self, tokenizer_id: str) -> None:
         """Delete a tokenizer; checkpoints hold their own copies."""

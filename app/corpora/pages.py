@@ -454,16 +454,7 @@ def remove_files(
     return RedirectResponse(f"/corpora/{version.id}", status_code=303)
 
 
-@router.get("/corpora/{corpus_id}/edit")
-def show_labels(request: Request, principal: Submitter, corpus_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a corpus."""
-    return LABELS.show(request, principal, corpus_id)
-
-
-@router.post("/corpora/{corpus_id}/edit")
-def save_labels(request: Request, principal: Submitter, corpus_id: Id, form_data: FormBody) -> Response:
-    """Rename, tag or describe a corpus, and redirect to its page."""
-    return LABELS.save(request, principal, corpus_id, form_data)
+LABELS.add_routes(router, "corpus_id")
 
 
 @router.post("/corpora/{corpus_id}/delete")

@@ -46,7 +46,7 @@ from app.web.pages import page
 from app.web.parameters import Id, ShortText
 from app.web.preview_process import PREVIEWS
 from app.web.revocation import end_unless
-from trainer.families import TEXT_OBJECTIVES, uses
+from trainer.families import ANSWER_OBJECTIVES, TEXT_OBJECTIVES, uses
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.planning.proposals import BUDGETS
 from trainer.spec import MAX_STEPS
@@ -336,6 +336,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         parts=parts,
         cursor=cursor.text(),
         samples=samples[::-1],
+        has_taught_sample=job.spec.objective in ANSWER_OBJECTIVES and not job.spec.sample_prompt,
         origin=origin,
         base=base,
         imported=imported,

@@ -262,16 +262,7 @@ def change_many(request: Request, principal: Submitter, form: FormBody) -> Respo
     return _index(request, principal, view=view, outcome=outcome)
 
 
-@router.get("/tokenizers/{tokenizer_id}/edit")
-def show_labels(request: Request, principal: Submitter, tokenizer_id: Id) -> Response:
-    """The form for the name, the tags and the notes of a tokenizer."""
-    return LABELS.show(request, principal, tokenizer_id)
-
-
-@router.post("/tokenizers/{tokenizer_id}/edit")
-def save_labels(request: Request, principal: Submitter, tokenizer_id: Id, form_data: FormBody) -> Response:
-    """Rename, tag or describe a tokenizer, and redirect to its page."""
-    return LABELS.save(request, principal, tokenizer_id, form_data)
+LABELS.add_routes(router, "tokenizer_id")
 
 
 @router.post("/tokenizers/{tokenizer_id}/delete")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
@@ -13,9 +13,11 @@ from app.core.errors import PanelError
 from app.core.i18n import translate
 from app.core.labels import LabelChanges
 from app.core.principal import Principal
+from app.web.auth import Submitter
 from app.web.bulk import text_fields
 from app.web.forms import FormBody
 from app.web.pages import page
+from app.web.parameters import id_named
 
 LABEL_ERRORS = ("name_missing", "name_too_long", "character_invalid", "tag_comma", "tags_many")
 ChangeLabels = Callable[[Session, Principal, str, LabelChanges], Any]
@@ -32,6 +34,22 @@ class LabelForm:
     change: ChangeLabels
     help: str = ""
     is_name_required: bool = True
+
+    def add_routes(self, router: APIRouter, id_name: str) -> None:
+        """Add the pages of the form to a router. `id_name` is the parameter of their paths that has the ID of a row."""
+        path, row_id_in_path = f"{self.path}/{{{id_name}}}/edit", id_named(id_name)
+
+        @router.get(path)
+        def show_labels(request: Request, principal: Submitter, row_id: str = row_id_in_path) -> Response:
+            """The form for the name, the tags and the notes of a row."""
+            return self.show(request, principal, row_id)
+
+        @router.post(path)
+        def save_labels(
+            request: Request, principal: Submitter, form_data: FormBody, row_id: str = row_id_in_path
+        ) -> Response:
+            """Name, tag or describe a row, and redirect to its page."""
+            return self.save(request, principal, row_id, form_data)
 
     def show(self, request: Request, principal: Principal, row_id: str) -> Response:
         """The form. Raises PanelError for a row that the user cannot change."""

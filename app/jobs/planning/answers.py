@@ -15,7 +15,6 @@ from trainer.planning.plan import Plan
 from trainer.planning.proposals import BUDGETS, Limit, Proposal
 from trainer.spec import TrainSpec
 
-PROPOSED_FIGURES = ("num_parameters", "num_tokens", "seconds", "expected_loss", "bits_per_byte", "limit")
 Budget = Annotated[float, Field(ge=60, le=10_000_000, allow_inf_nan=False)]  # seconds
 PREFIXES = ((1e24, "Y"), (1e21, "Z"), (1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
@@ -150,17 +149,30 @@ class ProposeRequest(BaseModel):
     seconds: Budget
 
 
-class ProposeAnswer(BaseModel):
+class ProposedFigures(BaseModel):
+    """What is expected of a proposal."""
+
+    num_parameters: int
+    num_tokens: int
+    seconds: float = Field(
+        description="What it is expected to take, with what comes before the first step; less than the time that was "
+        "asked for where another limit ends it."
+    )
+    expected_loss: float = Field(description="Validation loss after it, in nats per token of its vocabulary.")
+    bits_per_byte: float = Field(description="The same in bits per byte, which do not depend on the vocabulary.")
+    limit: Limit = Field(description="What keeps the loss from being lower; size: no larger model is proposed.")
+
+
+def proposed_figures(proposal: Proposal) -> dict[str, Any]:
+    """The values of ProposedFigures."""
+    return {name: getattr(proposal, name) for name in ProposedFigures.model_fields}
+
+
+class ProposeAnswer(ProposedFigures):
     """A partial spec to plan or to submit."""
 
     spec: dict[str, Any] = Field(description="Fields of a spec.")
     vocab_size: int = Field(description="That of spec, or what the size of the text will decide where it has none.")
-    num_parameters: int
-    num_tokens: int
-    seconds: float = Field(description="What it is expected to take, with what comes before the first step.")
-    expected_loss: float = Field(description="Validation loss after it, in nats per token of its vocabulary.")
-    bits_per_byte: float = Field(description="The same in bits per byte, which do not depend on the vocabulary.")
-    limit: Limit = Field(description="What keeps the loss from being lower; size: no larger model is proposed.")
     reasons: dict[str, str] = Field(
         description="Where size, tokens, loss, vocab_size, learning_rate and train_batch_size come from, and what more "
         "of its limit would bring."
@@ -173,7 +185,7 @@ def propose_answer(corpora: list[str], proposal: Proposal) -> ProposeAnswer:
         spec={**proposal.fields, "corpora": corpora},
         vocab_size=proposal.vocab_size,
         reasons={name: localize(reason) for name, reason in proposal.reasons.items()},
-        **{name: getattr(proposal, name) for name in PROPOSED_FIGURES},
+        **proposed_figures(proposal),
     )
 
 
@@ -186,16 +198,10 @@ class ProposalCurveRequest(BaseModel):
     )
 
 
-class ProposalPoint(BaseModel):
+class ProposalPoint(ProposedFigures):
     """What is proposed for a training time."""
 
     budget_seconds: float
-    seconds: float = Field(description="What it is expected to take; less than the budget where another limit ends it.")
-    num_parameters: int
-    num_tokens: int
-    expected_loss: float = Field(description="Validation loss after it, in nats per token of its vocabulary.")
-    bits_per_byte: float = Field(description="The same in bits per byte, which do not depend on the vocabulary.")
-    limit: Limit = Field(description="What keeps the loss from being lower; size: no larger model is proposed.")
 
 
 class ProposalCurveAnswer(BaseModel):
@@ -208,7 +214,7 @@ class ProposalCurveAnswer(BaseModel):
 def proposal_curve_answer(budgets: Sequence[float], proposals: Sequence[Proposal]) -> ProposalCurveAnswer:
     """Proposals for several times in the reader's language."""
     points = [
-        ProposalPoint(budget_seconds=seconds, **{name: getattr(proposal, name) for name in PROPOSED_FIGURES})
+        ProposalPoint(budget_seconds=seconds, **proposed_figures(proposal))
         for seconds, proposal in zip(budgets, proposals, strict=True)
     ]
     return ProposalCurveAnswer(points=points, reason=localize(proposals[0].reasons["loss"]))

@@ -1,4 +1,4 @@
-"""Nodes are removed from the list by an owner: those that are offline and have no work, until their workers start again."""
+"""Owners remove nodes from the list: those that are offline and have no work, until their workers start again."""
 
 import re
 from datetime import timedelta
