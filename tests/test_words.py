@@ -51,6 +51,16 @@ BRITISH = re.compile(
 )
 ALLOWED_SPELLINGS = re.compile(r"tokenise")  # the name of a phase in journals and in the database
 MAX_TEMPLATE_LINE = 160
+# A sentence that a script builds: a word glued to a value, a placeholder filled by hand, a form chosen by hand. `fill`
+# and `fillPlural` of static/js/format.js fill in sentences of the server, which tests/app/core/test_i18n.py checks.
+GLUED = re.compile(
+    r"""\$\{[^}`]*\}\ +[a-z]{2,}      # `${n} files`
+    |\+\ ?["'`]\ ?[a-z]{2,}      # n + " files"
+    |\.replace\(["'`]\{         # sentence.replace("{n}", n)
+    |[=!]==\ ?1\ ?\?\ ?["'`]     # n === 1 ? "file" : "files"
+    |PluralRules|toLocaleString\(\)""",
+    re.VERBOSE,
+)
 ALLOWED: dict[str, list[str]] = json.loads((Path(__file__).parent / "words_allowed.json").read_text())
 TEXT_SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".toml"}
 
@@ -117,6 +127,33 @@ def test_the_spelling_is_american() -> None:
         if path.suffix in TEXT_SUFFIXES and path.exists() and not skipped:
             words[name] = british(path.read_text())
     assert {name: spellings for name, spellings in words.items() if spellings} == {}
+
+
+def glued(script: str) -> list[str]:
+    """The places of a script, without its comments, that build a sentence."""
+    code = re.sub(r"/\*.*?\*/|(?<![:\"'`])//[^\n]*", "", script, flags=re.DOTALL)
+    return [hit[0] for hit in GLUED.finditer(code)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "`${n} files`",
+        'n + " files"',
+        'words.done.replace("{n}", n)',
+        'n === 1 ? "file" : "files"',
+        "new Intl.PluralRules(language)",
+        "n.toLocaleString()",
+    ],
+)
+def test_a_sentence_that_a_script_builds_is_seen(script: str) -> None:
+    assert glued(script)
+
+
+def test_scripts_build_no_sentences_and_choose_no_plurals() -> None:
+    scripts = (ROOT / "static" / "js").glob("*.js")
+    places = {path.name: glued(path.read_text()) for path in sorted(scripts)}
+    assert {name: hits for name, hits in places.items() if hits} == {"format.js": ["PluralRules"]}
 
 
 def test_lines_of_templates_are_short() -> None:

@@ -1,6 +1,7 @@
 // <form data-module="time-lapse">: one prompt, written by each checkpoint of a job; the slider shows the text of one.
 
 import { find } from "./dom.js";
+import { fill, number } from "./format.js";
 
 /** @typedef {{ id: string, step: number, loss: number | null }} Checkpoint */
 
@@ -43,9 +44,10 @@ class TimeLapse {
   /** Show the checkpoint of the slider. */
   show() {
     const { id, step, loss } = this.checkpoints[this.index];
-    find(this.form, "[data-label]").textContent = this.words.step.replace("{n}", step.toLocaleString());
-    find(this.form, "[data-loss]").textContent = loss === null ? "" : this.words.loss.replace("{loss}", loss.toFixed(3));
-    this.slider.setAttribute("aria-valuetext", this.words.step.replace("{n}", String(step)));
+    const stepText = fill(this.words.step, { n: number(step) });
+    find(this.form, "[data-label]").textContent = stepText;
+    find(this.form, "[data-loss]").textContent = loss === null ? "" : fill(this.words.loss, { loss: loss.toFixed(3) });
+    this.slider.setAttribute("aria-valuetext", stepText);
     const waiting = this.run.signal.aborted || !this.isWriting ? "" : (this.form.dataset.waiting ?? "");
     this.text.textContent = this.texts.get(id) ?? waiting;
   }
@@ -67,8 +69,7 @@ class TimeLapse {
       if (answer === null) break;
       this.texts.set(next.id, answer);
       find(this.form, `[data-row="${next.id}"] [data-cell]`).textContent = answer;
-      const counts = this.words.done.replace("{done}", String(this.texts.size));
-      this.progress.textContent = counts.replace("{total}", String(this.checkpoints.length));
+      this.progress.textContent = fill(this.words.done, { done: number(this.texts.size), total: number(this.checkpoints.length) });
       this.show();
     }
     this.isWriting = false;
