@@ -329,6 +329,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
             max_tokens=arguments.max_tokens,
             load_judge=None if judge is None else lambda: generation.load(judge, arguments.device),
         )
+    except evaluation.EvaluationRefused as refused:
+        _report({"failed": {"code": refused.code, "values": refused.values}})
+        raise
     except (ValueError, OSError):
         raise
     except Exception as error:  # the libraries raise what they like

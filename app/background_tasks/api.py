@@ -60,6 +60,7 @@ def export_checkpoint(principal: Submitter, body: ExportRequest) -> TaskAnswer:
         "corpus_failed",
         "corpus_twice",
         "judge_missing",
+        "examples_few",
         "model_unready",
         "tasks_open",
         "disk_full",

@@ -55,6 +55,17 @@ MESSAGES = {
         "{file} in the archive is not as Athanor writes it: {why}. Export the job again, or update this installation "
         "if a newer one wrote it."
     ),
+    # evaluations: the codes of trainer/inference/evaluation.py
+    "questions_unjudged": gettext_noop(
+        "A corpus has questions whose answers a model judges. Start another evaluation and choose that model."
+    ),
+    "kind_unevaluated": gettext_noop(
+        "A corpus was read again meanwhile, as records of a kind that models are not evaluated on."
+    ),
+    "examples_few": gettext_noop(
+        "A corpus has too few documents ({found}) to show examples ({shown}) and ask about others. Start another "
+        "evaluation with fewer examples."
+    ),
     "corpus_gone": gettext_noop("A corpus of this evaluation was deleted. Start another evaluation."),
 }
 

@@ -13,7 +13,7 @@ from app.base_models import limits
 from app.checkpoints.usable_models import Subject, memory_bytes, subject
 from app.core import background_tasks, db, paging, queue, storage
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask
 from app.core.principal import Principal, visible, visible_to
@@ -44,7 +44,13 @@ def evaluate(session: Session, *, principal: Principal, request: EvaluationReque
     """Queue an evaluation on corpora. Raises at the field that does not fit."""
     evaluated = subject(session, principal=principal, subject_id=request.checkpoint, for_update=True)
     limits.require(evaluated.traits, "evaluate", "checkpoint")
-    check_corpora(session, principal=principal, ids=request.corpora, has_judge=request.judge is not None)
+    check_corpora(
+        session,
+        principal=principal,
+        ids=request.corpora,
+        has_judge=request.judge is not None,
+        num_fewshot=request.num_fewshot,
+    )
     judge = None
     if request.judge is not None:
         judge = subject(session, principal=principal, subject_id=request.judge, field="judge")
@@ -53,9 +59,17 @@ def evaluate(session: Session, *, principal: Principal, request: EvaluationReque
 
 
 def check_corpora(
-    session: Session, *, principal: Principal, ids: Sequence[str], has_judge: bool = False, field: str = "corpora"
+    session: Session,
+    *,
+    principal: Principal,
+    ids: Sequence[str],
+    has_judge: bool = False,
+    num_fewshot: int = 0,
+    field: str = "corpora",
 ) -> None:
-    """Raises PanelError at `field` for a corpus that cannot be evaluated on, or at `judge` for one that needs it."""
+    """Raises PanelError at `field` for a corpus that cannot be evaluated on, at `judge` for one that needs it, or at
+    `num_fewshot` for one with too few records to show so many of them.
+    """
     for corpus in corpora_service.require_ready_corpora(session, principal=principal, ids=ids, field=field):
         values = {"name": corpus.name}
         if corpus.kind not in EVALUATION_KINDS:
@@ -65,6 +79,14 @@ def check_corpora(
         if corpus.kind == "questions" and "judge" in corpus.progress.labels and not has_judge:
             message = _("The corpus “{name}” has questions whose answers a model judges. Choose that model.", **values)
             raise bad_field("judge", "judge_missing", message)
+        if corpus.kind != "text" and corpus.num_documents is not None and corpus.num_documents <= num_fewshot:
+            message = ngettext(
+                "The corpus “{name}” has {n} record. Show fewer examples, so that some are left to ask about.",
+                "The corpus “{name}” has {n} records. Show fewer examples, so that some are left to ask about.",
+                corpus.num_documents,
+                **values,
+            )
+            raise bad_field("num_fewshot", "examples_few", message)
 
 
 def start(

@@ -210,6 +210,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "checkpoint_mute": ((422,), "The model cannot continue a text."),
     "perplexity_unfit": ((422,), "The model does not predict a text token by token, so it cannot score documents."),
     "evaluation_unfit": ((422,), "The model cannot be evaluated here."),
+    "examples_few": ((422,), "A corpus has too few records to show so many examples and ask about others."),
     "judge_missing": ((422,), "Questions ask for a model that judges their answers, and none was chosen."),
     "format_unfit": ((422,), "The model cannot be exported in this format."),
     "gguf_family": ((422,), "GGUF does not support this family of models."),

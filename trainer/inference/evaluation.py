@@ -20,7 +20,22 @@ from trainer.run_dir import CorpusInput
 Z_95 = 1.959964  # of a normal distribution: 95 % lie within as many standard deviations
 SHARES = ("acc", "acc_norm", "exact_match", "right")  # metrics that are shares of documents
 
+MESSAGES = {
+    "questions_unjudged": "there are questions for a judge; choose a model that judges",
+    "kind_unevaluated": "corpora of the kind {kind} cannot be evaluated on; choose one of {kinds}",
+    "examples_few": "documents of a corpus: {found}, too few to show {shown} and ask about others",
+}
+
 Documents = list[dict[str, Any]]
+
+
+class EvaluationRefused(ValueError):
+    """Corpora or settings that do not allow the evaluation: a code of MESSAGES and its values."""
+
+    def __init__(self, code: str, **values: str | int) -> None:
+        super().__init__(MESSAGES[code].format(**values))
+        self.code = code
+        self.values = values
 
 
 class CorpusResult(BaseModel):
@@ -65,7 +80,8 @@ def evaluate(
 
     Answers to questions have at most `max_tokens` tokens; those for a judge are shown to a second model, which is
     loaded when all others are done. `progress` gets the number of sequences done and of all.
-    Raises ValueError for a kind of corpus that has no evaluation, and for questions for a judge without one.
+    Raises EvaluationRefused for a kind of corpus that has no evaluation, for too few documents to show some of them,
+    and for questions for a judge without one.
     """
     documents = {corpus.id: _documents(corpus, limit, num_fewshot) for corpus in corpora}
     total = sum(_num_sequences(loaded, corpus.kind, documents[corpus.id][1]) for corpus in corpora)
@@ -89,7 +105,7 @@ def evaluate(
     }
     if any(one.question["check"] == "judge" for ones in answered.values() for one in ones):
         if load_judge is None:
-            raise ValueError("there are questions for a judge; choose a model that judges")
+            raise EvaluationRefused("questions_unjudged")
         judge = load_judge()
         answered = {name: question_answering.judge(judge, ones, read) for name, ones in answered.items()}
     results |= {corpus.id: _question_scores(answered[corpus.id]) for corpus in corpora if corpus.id in answered}
@@ -102,10 +118,9 @@ def evaluate(
 
 
 def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> tuple[Documents, Documents]:
-    """The examples to be shown, and the documents to be evaluated on. Raises ValueError for a kind without a task."""
+    """The examples to be shown, and the documents to be evaluated on. Raises EvaluationRefused."""
     if source.kind not in EVALUATION_KINDS:
-        kinds = ", ".join(EVALUATION_KINDS)
-        raise ValueError(f"corpora of the kind {source.kind} cannot be evaluated on; choose one of {kinds}")
+        raise EvaluationRefused("kind_unevaluated", kind=source.kind, kinds=", ".join(EVALUATION_KINDS))
     few = 0 if source.kind == "text" else num_fewshot
     corpus = CorpusReader(source)
     # The labels of a classification are those of all its records.
@@ -123,7 +138,7 @@ def _documents(source: CorpusInput, limit: int | None, num_fewshot: int) -> tupl
             for record in documents[: None if limit is None else limit + few]
         ]
     if len(documents) <= few:
-        raise ValueError(f"a corpus has {len(documents)} documents, too few to show {few} and ask about others")
+        raise EvaluationRefused("examples_few", found=len(documents), shown=few)
     return documents[:few], documents[few:]
 
 

@@ -24,7 +24,7 @@ from app.web.json_body import StrictRoute
 from app.web.list_view import OWNERS, ListView
 from app.web.pages import page
 from app.web.paging import After
-from app.web.parameters import Id, ShortText
+from app.web.parameters import Id, Part, ShortText
 from app.web.preview_process import PREVIEWS
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
@@ -150,8 +150,8 @@ def list_searches(
 
 @router.get("/jobs/searches/{search_id}/importance")
 @PREVIEWS
-def show_importance(request: Request, principal: Reader, search_id: Id) -> Response:
-    """The part of a comparison that says what each field of a search decides about its loss."""
+def show_importance(request: Request, principal: Reader, search_id: Id, part: Part = "") -> Response:
+    """What each field of a search decides about its loss; with `part=fields` only that part of a comparison."""
     with db.transaction() as session:
         row = hyperparameter_search.get(session, principal=principal, search_id=search_id)
         search_results = importance.results(session, row)
@@ -160,7 +160,8 @@ def show_importance(request: Request, principal: Reader, search_id: Id) -> Respo
         weights = importance.compute(search_results)
     except PanelError as error:
         problem = error
-    return page(request, "jobs/_importance.html", principal=principal, importance=weights, problem=problem)
+    template = "jobs/_importance.html" if part == "fields" else "jobs/importance.html"
+    return page(request, template, principal=principal, search=row, importance=weights, problem=problem)
 
 
 @router.post("/jobs/searches/{search_id}/cancel")

@@ -5,11 +5,12 @@ import shutil
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db, storage
-from app.core.json_shapes import ModelFacts
-from app.core.models import BackgroundTask, Checkpoint, ImportedModel
+from app.core.json_shapes import FailureReason, ModelFacts
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel
 from tests.app.jobs import factories
 from tests.app.playground.conftest import StoredCheckpoint
 from tests.background import run_waiting
@@ -137,6 +138,25 @@ def test_an_invalid_request_is_rejected_at_its_field(
     assert refusal("evaluations", corpora=[])[0] == 422
     assert "There is no corpus" in refusal("evaluations", corpora=["nope"])[1]
     assert refusal("evaluations", corpora=[corpus], checkpoint="nope")[0] == 422
+
+
+def test_more_examples_than_records_are_refused_before_and_explained_after(
+    alice: TestClient, alice_api: TestClient, alice_user: Person, checkpoint: StoredCheckpoint
+) -> None:
+    records = factories.corpus(alice_user, name="Pairs")
+    with db.transaction() as session:
+        session.execute(update(Corpus).where(Corpus.id == records).values(kind="completion", num_documents=3))
+    body = {"checkpoint": checkpoint.id, "corpora": [records], "num_fewshot": 3}
+    refused = alice_api.post("/api/v1/evaluations", json=body).json()
+    assert (refused["code"], refused["errors"][0]["field"]) == ("examples_few", "num_fewshot")
+    assert refused["errors"][0]["message"].startswith("The corpus “Pairs” has 3 records. Show fewer examples")
+    task_id = evaluation(alice_api, checkpoint, records, num_fewshot=2)["id"]
+    values = {"found": 2, "shown": 2}  # it was read again meanwhile
+    with db.transaction() as session:
+        task = session.get_one(BackgroundTask, task_id)
+        task.state, task.failure = "failed", FailureReason(code="examples_few", values=values)
+    assert "too few documents (2) to show examples (2)" in alice_api.get(f"/api/v1/tasks/{task_id}").text
+    assert "有语料的文档太少（2 篇）" in alice.get(f"/tasks/{task_id}", headers={"Accept-Language": "zh-CN"}).text
 
 
 def test_tasks_of_another_user_are_not_found(

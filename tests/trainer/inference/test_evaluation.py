@@ -15,7 +15,7 @@ from transformers.modeling_outputs import CausalLMOutput
 from tests.trainer.inference.test_lm_eval_harness import Memorized
 from tests.trainer.runs import checkpoint_of, english, write_corpus
 from trainer.inference import evaluation, generation, question_answering
-from trainer.inference.evaluation import baselines, confidence_interval
+from trainer.inference.evaluation import EvaluationRefused, baselines, confidence_interval
 from trainer.inference.generation import LoadedModel
 from trainer.inference.question_answering import is_right, last_number
 from trainer.run_dir import CorpusInput, RunDir
@@ -204,8 +204,9 @@ def test_examples_are_shown_before_questions(loaded: LoadedModel, tmp_path: Path
     results, _progress = evaluate(model, corpus(tmp_path, "questions", asked), num_fewshot=1)
 
     assert [one["answer"] for one in results["questions"].examples] == ["4"]
-    with pytest.raises(ValueError, match="too few to show 2"):
+    with pytest.raises(EvaluationRefused, match="too few to show 2") as refused:
         evaluate(model, corpus(tmp_path, "questions", asked), num_fewshot=2)
+    assert (refused.value.code, refused.value.values) == ("examples_few", {"found": 2, "shown": 2})
 
 
 def test_a_second_model_judges_where_questions_ask_for_it(loaded: LoadedModel, tmp_path: Path) -> None:

@@ -181,7 +181,13 @@ def test_a_kind_without_a_task_is_rejected(
     monkeypatch.setattr("sys.argv", ["trainer", "evaluate", checkpoint, str(tmp_path / "corpora.json")])
 
     assert main() == 64
-    assert "corpora of the kind preference cannot be evaluated on; choose one of text" in capsys.readouterr().err
+    written = capsys.readouterr()
+    assert "corpora of the kind preference cannot be evaluated on; choose one of text" in written.err
+    failed = json.loads(written.out)["failed"]
+    assert failed == {
+        "code": "kind_unevaluated",
+        "values": {"kind": "preference", "kinds": ", ".join(EVALUATION_KINDS)},
+    }
 
 
 def test_every_evaluable_kind_of_corpus_has_a_task() -> None:

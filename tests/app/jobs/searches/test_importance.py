@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from typing import Any
 
 import optuna
@@ -101,10 +102,25 @@ def test_nine_jobs_are_too_few_and_ten_enough(
     factories.end(search["jobs"][9], 1.0)
     assert len(read(alice_api, search)["fields"]) == 2
     assert "data-busy" in alice.get(f"/jobs/compare?search={search['id']}").text
-    part = alice.get(f"/jobs/searches/{search['id']}/importance").text
+    address = f"/jobs/searches/{search['id']}/importance"
+    part = alice.get(f"{address}?part=fields").text
     assert "data-busy" not in part
+    assert "<html" not in part
     assert "By 10 jobs" in part
     assert part.count("<progress") == 2
+
+
+def test_without_scripts_a_link_leads_to_a_page_that_computes(
+    alice: TestClient, alice_api: TestClient, corpus: str
+) -> None:
+    search = begin(alice_api, corpus)
+    end_all(search, 10)
+    compared = alice.get(f"/jobs/compare?search={search['id']}").text
+    (link,) = re.findall(r'<noscript><p><a [^>]*href="(/jobs/searches/\w+/importance)"', compared)
+    page = alice.get(link).text
+    assert page.count("<progress") == 2
+    assert f'href="/jobs/compare?search={search["id"]}"' in page
+    assert "data-busy" not in page
 
 
 def test_jobs_that_failed_or_a_user_cancelled_do_not_count_and_those_stopped_early_do(
