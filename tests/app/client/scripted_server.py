@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import SSLContext
 from threading import Thread
 from typing import Any
 
@@ -34,11 +35,13 @@ class ScriptedServer:
 
 
 @contextmanager
-def serving(*answers: Answer) -> Iterator[ScriptedServer]:
-    """A running server."""
+def serving(*answers: Answer, tls: SSLContext | None = None) -> Iterator[ScriptedServer]:
+    """A running server; with `tls` by https."""
     script = ScriptedServer(list(answers))
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("ScriptedHandler", (_Handler,), {"script": script}))
-    script.url = f"http://127.0.0.1:{server.server_port}"
+    script.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

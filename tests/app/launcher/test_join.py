@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from app.client.nodes import NodeConfigurationInfo
 from app.core import db, live, migrations, processes, storage
 from app.core.settings import run_directory, settings
 from app.launcher import cli, doctor, join
+from tests import certificates
 from tests.app.client.scripted_server import broken, problem, serving
+from tests.stack import ROOT
+from tests.terminal import Terminal
 
 TOKEN = "ath_join_secret"
 DEAD = "127.0.0.1:1"  # where nobody listens
@@ -83,6 +87,30 @@ def test_a_token_that_is_no_argument_is_read_from_standard_input() -> None:
         missing = CliRunner().invoke(cli.cli, ["join", panel.url], input="")
     assert [json.loads(request.body)["token"] for request in panel.requests] == [TOKEN]
     assert (missing.exit_code, "A join token is missing" in missing.stderr) == (1, True)
+
+
+def test_a_terminal_is_asked_for_the_token_and_does_not_show_it() -> None:
+    with serving(problem(403, "join_token_wrong")) as panel:
+        command = [sys.executable, "-m", "app.launcher.cli", "join", panel.url]
+        terminal = Terminal(command, {**os.environ, "LANG": "C.UTF-8"}, ROOT)
+        terminal.expect("Join token: ")  # its space says that nothing is echoed from here on
+        terminal.send(f" {TOKEN} \n")
+        terminal.expect(r"A sentence\.")
+        assert terminal.wait() == 1
+    assert [json.loads(request.body)["token"] for request in panel.requests] == [TOKEN]
+    assert TOKEN not in terminal.text
+
+
+def test_https_needs_a_certificate_that_this_machine_trusts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority, tls = certificates.issue(tmp_path)
+    with serving(problem(403, "join_token_wrong"), tls=tls) as panel:
+        with pytest.raises(join.CannotJoin, match=r"cannot be reached: .*CERTIFICATE_VERIFY_FAILED"):
+            join.run(panel.url, TOKEN, "gpu-2", allow_http=True)
+        assert panel.requests == []
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+        with pytest.raises(join.CannotJoin, match=r"A sentence\."):
+            join.run(panel.url, TOKEN, "gpu-2", allow_http=False)
+    assert [json.loads(request.body)["token"] for request in panel.requests] == [TOKEN]
 
 
 def test_a_token_is_not_sent_where_nothing_can_be_stored(
