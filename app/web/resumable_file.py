@@ -20,7 +20,7 @@ from app.core import disk
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import number
 from app.core.i18n import _
-from app.web.uploads import WRITE_BYTES, disk_full
+from app.web.uploads import WRITE_BYTES, disk_full, start_writeback
 from trainer.run_dir import sha256_file, sync_directory
 
 ALGORITHMS = ("sha256", "sha1", "md5")  # of checksums; tus demands SHA-1
@@ -103,6 +103,7 @@ class ResumableFile:
                 for digest in filter(None, (self._hash, self._check)):
                     digest.update(chunk)
             self._file.flush()
+            start_writeback(self._file, self.offset, size)
         except OSError as error:
             self._hash = None  # nobody knows how much of it was written
             raise disk_full(error) from None

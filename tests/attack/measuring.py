@@ -72,9 +72,9 @@ def measuring(target: Target, attack: Attack) -> Iterator[Effect]:
     is_over = threading.Event()
     watcher = threading.Thread(target=watch_memory, args=(target.installation, effect.memory, is_over), daemon=True)
     with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as sampler:  # type: ignore[call-overload]
+        watcher.start()
         try:
             assert sampler.stdout.readline() == "begin\n"
-            watcher.start()
             with low_priority():
                 yield effect
         finally:

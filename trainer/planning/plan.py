@@ -84,7 +84,7 @@ MESSAGES = {
         "Training the tokenizer: {tokenizer_seconds}, tokenizing: {tokenizing_seconds}, starting and loading: "
         "{loading_seconds}."
     ),
-    "startup_prepared": "Starting and loading; an earlier job has already tokenized these data.",
+    "startup_prepared": "Starting and loading; these data are tokenized already.",
     "total": "Steps: {max_steps}, evaluations: {num_evaluations}, checkpoints: {num_saves}, and startup.",
     "energy": "Devices under load: {num_devices}, at {watts} watts each.",
     "cost": "The machine's hourly price and the price of energy for this time.",

@@ -29,7 +29,7 @@ class StartupTime(BaseModel):
 
 
 def estimate_startup(spec: TrainSpec, node: NodeHardware, data: TrainingData) -> StartupTime:
-    """Estimate the seconds before the first step. What an earlier job has counted is tokenized already."""
+    """Estimate the seconds before the first step. Data with a known number of tokens are tokenized already."""
     loading = LOAD_SECONDS[node.kind]
     if data.num_tokens is not None:
         return StartupTime(tokenizer=0.0, tokenizing=0.0, loading=loading)

@@ -93,7 +93,12 @@ def data_bytes() -> int:
 
 def main() -> None:
     """Limit this process, then become the command of the arguments."""
-    apply(ChildLimits(**json.loads(sys.argv[1])))
+    limits = ChildLimits(**json.loads(sys.argv[1]))
+    apply(limits)
+    if limits.file_bytes is not None:
+        # Python before 3.14 keeps a compiled module that the limit has cut, and no process can import it any more:
+        # https://github.com/python/cpython/issues/126606
+        os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     os.execvp(sys.argv[2], sys.argv[2:])  # noqa: S606 - the command of our own code, without a shell
 
 

@@ -1,6 +1,7 @@
 """What is said of the data before a job starts: records that its sequence length cuts, and duplicates.
 
-Nothing is counted here: the figures are those of the stored statistics of each corpus and of an earlier job.
+Nothing is counted here: the figures are those of the stored statistics of each corpus, and of an earlier job or task
+that tokenized them.
 """
 
 from collections.abc import Sequence
@@ -41,11 +42,12 @@ class DataChecks(BaseModel):
     """What is known of the data of a job before it starts."""
 
     num_cut: int | None = Field(
-        description="Records that are cut, as an earlier job with the same data and settings counted; null without one."
+        description="Records that are cut, as an earlier job, or a task that tokenized these corpora, with the same "
+        "settings counted; null without one."
     )
     num_dropped: int | None = Field(description="Records that it left out.")
     corpora: list[DataCheck]
-    sentences: list[str] = Field(description="Of the earlier job, for people.")
+    sentences: list[str] = Field(description="Of these two counts, for people.")
 
 
 def check(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> DataChecks:
@@ -53,16 +55,15 @@ def check(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequ
     held_out = corpora_service.existing(session, spec.validation_corpora)
     checks = [_of_corpus(session, principal, spec, corpus, False) for corpus in corpora]
     checks += [_of_corpus(session, principal, spec, corpus, True) for corpus in held_out]
-    earlier = (
-        None if spec.objective in TEXT_OBJECTIVES else training_data.earlier_job(session, principal, spec, corpora)
+    counts = (
+        None if spec.objective in TEXT_OBJECTIVES else training_data.token_counts(session, principal, spec, corpora)
     )
-    if earlier is None:
+    if counts is None:
         return DataChecks(num_cut=None, num_dropped=None, corpora=checks, sentences=[])
-    num_cut, num_dropped = earlier.facts.num_cut or 0, earlier.facts.num_dropped or 0
-    cut = ngettext("an earlier job on this data cut {n} record", "an earlier job on this data cut {n} records", num_cut)
-    dropped = ngettext("left out {n} record", "left out {n} records", num_dropped)
-    sentence = _("At this sequence length {cut} and {dropped}.", cut=cut, dropped=dropped)
-    return DataChecks(num_cut=num_cut, num_dropped=num_dropped, corpora=checks, sentences=[sentence])
+    cut = ngettext("{n} record is cut", "{n} records are cut", counts.num_cut)
+    dropped = ngettext("{n} record is left out", "{n} records are left out", counts.num_dropped)
+    sentence = _("At this sequence length {cut} and {dropped}, as counted before.", cut=cut, dropped=dropped)
+    return DataChecks(num_cut=counts.num_cut, num_dropped=counts.num_dropped, corpora=checks, sentences=[sentence])
 
 
 def _of_corpus(session: Session, principal: Principal, spec: TrainSpec, corpus: Corpus, is_held_out: bool) -> DataCheck:

@@ -1,14 +1,16 @@
-"""What is known of the corpora of a job before they are tokenized: their counts, and those of an earlier job."""
+"""What is known of the corpora of a job before it starts: their counts, and those of their tokens if there are any."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from statistics import median
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from app.core.json_shapes import ParseReport
-from app.core.models import Corpus, Job
+from app.core.models import BackgroundTask, Corpus, Job
 from app.core.principal import Principal
 from trainer.families import TEXT_OBJECTIVES
 from trainer.formats.corpus_kinds import TRAIN_NAMES, VALIDATION_NAMES
@@ -17,19 +19,27 @@ from trainer.planning.scaling_laws import choose_vocab_size, effective_tokens, e
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, resolve
 
-MAX_JOBS = 50  # newest jobs on the corpora that are compared
+MAX_JOBS = 50  # newest jobs, and newest tasks, on the corpora that are compared
 # Fields on which the tokens of a corpus depend, besides its tokenizer; of records also the sequence length, as they
 # are cut to it.
 SAME_FIELDS = ("objective", "corpora", "base_model", "model_type", "chat_template")
 
 
+@dataclass(frozen=True)
+class TokenCounts:
+    """What was counted when corpora were tokenized: their tokens, and the records that were cut or left out."""
+
+    num_tokens: int
+    num_cut: int
+    num_dropped: int
+
+
 def of_corpora(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> TrainingData:
-    """The counts of these training corpora, with what an earlier job of the user has counted in their tokens."""
+    """The counts of these training corpora, and of their tokens if the user has tokenized them before."""
     data = _sum_counts(corpora)
-    earlier = earlier_job(session, principal, spec, corpora)
-    if earlier is not None:
-        counted = {"num_tokens": earlier.facts.num_tokens, "num_dropped": earlier.facts.num_dropped or 0}
-        data = data.model_copy(update=counted)
+    counts = token_counts(session, principal, spec, corpora)
+    if counts is not None:
+        data = data.model_copy(update={"num_tokens": counts.num_tokens, "num_dropped": counts.num_dropped})
     return data.model_copy(update={"corpora": [_sum_counts([corpus]) for corpus in corpora]})
 
 
@@ -60,18 +70,44 @@ def _validation_share(reports: Sequence[ParseReport]) -> float | None:
     return counts[1] / sum(counts) if any(counts) else None
 
 
-def earlier_job(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> Job | None:
-    """The user's newest job that tokenized these corpora as this one will."""
+def token_counts(
+    session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]
+) -> TokenCounts | None:
+    """What the user's newest job, or else newest task, that tokenized these corpora as this job will has counted."""
     fields = SAME_FIELDS if spec.objective in TEXT_OBJECTIVES else (*SAME_FIELDS, "sequence_length")
     for job in _earlier_jobs(session, principal, spec, corpora, fields):
-        is_same = True
-        if spec.tokenizer is not None:
-            is_same = job.tokenizer_id == spec.tokenizer
-        elif spec.base_model is None:
-            is_same = (job.spec.tokenizer, job.spec.vocab_size) == (None, spec.vocab_size)
-        if is_same:
-            return job
+        if _has_tokenizer_of(job, spec):
+            return TokenCounts(job.facts.num_tokens or 0, job.facts.num_cut or 0, job.facts.num_dropped or 0)
+    for task in _tokenize_tasks(session, principal, spec, corpora):
+        tokenized = TrainSpec.model_validate(task.options.spec)
+        counted = task.result.model_extra if task.result is not None else None
+        if counted and all(getattr(tokenized, name) == getattr(spec, name) for name in (*fields, "tokenizer")):
+            return TokenCounts(*(int(counted[name]) for name in ("num_tokens", "num_cut", "num_dropped")))
     return None
+
+
+def _has_tokenizer_of(job: Job, spec: TrainSpec) -> bool:
+    """Whether a job used the tokenizer that a spec names or, if it names none, trained one of the same size."""
+    if spec.tokenizer is not None:
+        return job.tokenizer_id == spec.tokenizer
+    return spec.base_model is not None or (job.spec.tokenizer, job.spec.vocab_size) == (None, spec.vocab_size)
+
+
+def _tokenize_tasks(
+    session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]
+) -> Iterator[BackgroundTask]:
+    """The user's tasks that tokenized the first of these corpora since all of them were parsed, the newest first."""
+    task = BackgroundTask
+    condition = (task.owner_id == principal.user_id, task.corpus_id == spec.corpora[0])
+    succeeded = (task.kind == "tokenize", task.state == "succeeded")
+    query = select(task).where(*condition, *succeeded).order_by(task.id.desc()).limit(MAX_JOBS)
+    parsed_at = _parsed_at(corpora)
+    yield from (row for row in session.scalars(query) if parsed_at is None or parsed_at < row.created_at)
+
+
+def _parsed_at(corpora: Sequence[Corpus]) -> datetime | None:
+    """When the last of the corpora was parsed."""
+    return max((corpus.parsed_at for corpus in corpora if corpus.parsed_at is not None), default=None)
 
 
 def vocab_limit(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> int | None:
@@ -96,7 +132,7 @@ def _earlier_jobs(
     """
     on_them = (Job.owner_id == principal.user_id, Job.spec["corpora"].contains(list(spec.corpora)))
     rows = session.scalars(select(Job).where(*on_them, *conditions).order_by(Job.id.desc()).limit(MAX_JOBS))
-    parsed_at = max((corpus.parsed_at for corpus in corpora if corpus.parsed_at is not None), default=None)
+    parsed_at = _parsed_at(corpora)
     for job in rows:
         is_same = all(getattr(job.spec, name) == getattr(spec, name) for name in fields)
         if is_same and (parsed_at is None or parsed_at < job.created_at):

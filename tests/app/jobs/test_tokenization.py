@@ -1,7 +1,6 @@
 """Corpora that are tokenized before a job: over REST and from their page; the job then finds the same tokens."""
 
 import json
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from tests.trainer.runs import english
 from tests.users import Person
 from trainer.data import tokenized_records, tokenized_text, tokenizer
 from trainer.datasets import prepare
+from trainer.formats.jsonlines import Message
 from trainer.report import Reporter
-from trainer.run_dir import Inputs, RunDir
+from trainer.run_dir import LOCK_SUFFIX, MAKING, Inputs, RunDir
 from worker.background import runner
 from worker.background.lease import Lease
 
@@ -66,6 +66,13 @@ def ended(api: TestClient, task_id: str) -> dict[str, Any]:
     return answer
 
 
+def planned(api: TestClient, corpus: str, **fields: Any) -> Any:
+    """The plan of a job."""
+    answer = api.post("/api/v1/jobs/plan", json={"corpora": [corpus], **FIELDS, **fields})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def attempt(home: Path, job_id: str) -> RunDir:
     """The run directory of the first attempt at a job."""
     with db.transaction() as session:
@@ -97,10 +104,19 @@ def test_a_job_finds_the_tokens(
     fields: dict[str, Any],
 ) -> None:
     corpus = upload(alice_api, kind)
+    before = planned(alice_api, corpus, tokenizer=vocabulary, **fields)
     answer = tokenize(alice_api, [corpus], vocabulary, **fields)
     assert answer.status_code == 201, answer.text
     task = ended(alice_api, answer.json()["id"])
     assert (task["state"], task["kind"], task["corpus_id"]) == ("succeeded", "tokenize", corpus), task["failure"]
+
+    plan = planned(alice_api, corpus, tokenizer=vocabulary, **fields)
+    assert (plan["data"]["num_dropped"], before["data"]["num_dropped"]) == (0 if kind == "chat" else None, None)
+    startup = [estimate["figures"]["startup_seconds"] for estimate in (before, plan)]
+    assert startup[1]["value"] < startup[0]["value"]
+    assert "tokenized already" in startup[1]["reason"]
+    other = planned(alice_api, corpus, **fields)  # trains a tokenizer of its own
+    assert "tokenized already" not in other["figures"]["startup_seconds"]["reason"]
 
     def refuse(*_args: object) -> None:
         pytest.fail("the job tokenizes again")
@@ -138,25 +154,34 @@ def test_a_corpus_that_is_tokenized_is_not_read_again_and_deleting_it_ends_that(
     alice_api: TestClient, vocabulary: str
 ) -> None:
     forget_waiting()
-    corpora = [upload(alice_api, "text") for _ in range(2)]
-    task_id = tokenize(alice_api, corpora, vocabulary).json()["id"]
+    many = "\n".join(json.dumps(CHAT[-1]) for _record in range(40_000)).encode()  # which take some seconds
+    corpora = [str(joined(alice_api, {"many.jsonl": many})["id"]), upload(alice_api, "chat")]
+    task_id = tokenize(alice_api, corpora, vocabulary, recipe="chat", sequence_length=256).json()["id"]
     refused = alice_api.post(f"/api/v1/corpora/{corpora[1]}/parse", json={})
     assert (refused.status_code, refused.json()["code"]) == (409, "corpus_in_use")
-    before = set(os.listdir(storage.cache() / "tokens"))
+    cached = storage.cache() / "records"
+    before = set(cached.glob("*"))
+    written: list[Path] = []
 
     class Deleted(Lease):
-        """While the process of the task runs, the second corpus is deleted."""
+        """As soon as there are tokens, the second corpus is deleted."""
 
-        def renew(self, *args: Any) -> bool:
-            alice_api.delete(f"/api/v1/corpora/{corpora[1]}")
-            return super().renew(*args)
+        def renew(self, progress: Message | None, phase: str | None = None) -> bool:
+            if progress is not None and not written:
+                written.extend(path for path in cached.glob("making-*/entry/*.bin") if path.stat().st_size)
+                if written:
+                    alice_api.delete(f"/api/v1/corpora/{corpora[1]}")
+            return super().renew(progress, phase)
 
     task = claim()
     assert task is not None
     runner.run(task, Deleted(task, threading.Event()))
     assert alice_api.get(f"/api/v1/tasks/{task_id}").json()["state"] == "cancelled"
     assert not storage.background_task(task_id).exists()
-    assert set(os.listdir(storage.cache() / "tokens")) == before
+    assert written
+    assert {
+        path for path in cached.glob("*") if not path.name.startswith(MAKING) and path.suffix != LOCK_SUFFIX
+    } == before
 
 
 def test_the_page_of_a_corpus_tokenizes_it(alice: TestClient, vocabulary: str) -> None:

@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from trainer.processes.child_limits import ChildLimits, limited_command
 
@@ -45,6 +48,15 @@ def test_memory_and_time_beyond_the_limits_are_refused() -> None:
 
     assert "MemoryError" in greedy.stderr
     assert endless.returncode == -signal.SIGXCPU
+
+
+def test_a_limit_of_file_sizes_cuts_no_compiled_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    (tmp_path / "imported.py").write_text("value = 1\n" * 1000)
+    program = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import imported; print(imported.value)"
+    for _time in range(2):  # of which the second would read what the first has written
+        child = run(ChildLimits(file_bytes=100), program)
+        assert (child.stdout, child.stderr) == ("1\n", "")
 
 
 def test_a_child_ends_with_the_thread_that_started_it() -> None:

@@ -86,7 +86,7 @@ def test_an_earlier_job_has_counted_exactly(alice: TestClient, alice_user: Perso
     data = planned(alice, corpus)
     assert (data["num_cut"], data["num_dropped"]) == (7, 1)
     assert data["sentences"] == [
-        "At this sequence length an earlier job on this data cut 7 records and left out 1 record."
+        "At this sequence length 7 records are cut and 1 record is left out, as counted before."
     ]
     assert planned(alice, corpus, sequence_length=48)["num_cut"] is None
 
