@@ -16,8 +16,8 @@ from tests.stack import Stack
 from tests.users import Person
 
 HERE = Path(__file__).parent
-# Paths below tests/ that train, load torch, open a browser or start a whole installation. Worker processes get files
-# in this order: the slowest first, so that no long one is left for the end.
+# Paths below tests/ that train, load torch, open a browser, start a whole installation or many processes. Worker
+# processes get files in this order: the slowest first, so that no long one is left for the end.
 SLOW = (
     "attack",
     "faults",
@@ -39,8 +39,27 @@ SLOW = (
     "app/launcher",
     "trainer/inference",
     "trainer/test_main.py",
-    "worker/sandbox/model_import",
+    "worker/inference",
+    "app/openai",
+    "worker/sandbox",
     "worker/test_fork_server.py",
+    "app/tokenizers/test_api.py",
+    "app/jobs/test_metrics_api.py",
+    "app/jobs/searches",
+    "app/jobs/forwarding",
+    "app/jobs/archives",
+    "app/jobs/previews",
+    "app/jobs/test_pages.py",
+    "app/jobs/test_concurrency.py",
+    "app/corpora/cleaning",
+    "app/evaluations",
+    "app/synthetic/test_own_model.py",
+    "app/notices",
+    "app/client/test_installation.py",
+    "trainer/data/test_tokenizer_process.py",
+    "app/web/test_rights.py",
+    "app/core/test_principal.py",
+    "test_architecture.py",
 )
 
 
@@ -109,7 +128,7 @@ def database(running_servers: Servers, tmp_path_factory: pytest.TempPathFactory)
 def web(database: str) -> Iterator[TestClient]:
     """The application in this process, with its hub running. Streams without end need `stack`.
 
-    All modules share it: FastAPI prepares its routes at their first request, which takes a third of a second.
+    All modules share it, as its routes take half a second to prepare.
     """
     application = importlib.import_module("app.main").app
     with TestClient(application, base_url=users.ORIGIN) as client:

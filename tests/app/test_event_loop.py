@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from starlette.testclient import TestClient
+
+from app.main import create_app
+from tests.users import ORIGIN
 
 ROOT = Path(__file__).parents[2]
 # What blocks, by the names it is called by: from other packages, or methods of their objects.
@@ -147,3 +151,13 @@ def test_what_is_passed_to_a_thread_is_no_call() -> None:
     text = "from anyio import to_thread\nfrom app.core import queue\nasync def start():\n    await to_thread.run_sync("
     for passed in ("queue.flush_outbox)", "lambda: queue.flush_outbox())"):
         assert blocking_calls({**app_sources(), "app.planted": text + passed}) == blocking_calls(app_sources())
+
+
+def test_the_first_request_of_a_route_prepares_none(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with TestClient(create_app(), base_url=ORIGIN) as client:
+
+        def refuse(**_context: object) -> None:
+            pytest.fail("a request waits until a route is prepared")
+
+        monkeypatch.setattr("fastapi.routing._EffectiveRouteContext.from_api_route", refuse)
+        assert client.get("/nowhere").status_code == 404

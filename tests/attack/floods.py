@@ -204,7 +204,7 @@ def guesses(target: Target) -> str:
 @attack("F8", "forms of 700 fields of 1 MB, and bodies without end, at ten routes at once", seconds=180)
 def huge_bodies(target: Target) -> str:
     """They are counted while they arrive, and neither memory nor disk is filled."""
-    before, stored_before = web_bytes(target), target.stored_bytes()
+    before, stored_before = web_bytes(target), target.stored()
     field = b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n'
 
     def form() -> object:

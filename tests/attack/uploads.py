@@ -24,7 +24,7 @@ CANCEL_SECONDS = 2 + 1  # the processes of a cancelled task end in two
 def imports(target: Target, hostile: Iterable[tuple[str, Files]]) -> str:
     """Import models, some at a time, each to its end; returns how many ended how."""
     states = Counter[str]()
-    before = target.stored_bytes()
+    before = target.stored()
     models = list(hostile)
     with target.client(target.mallory, timeout=60) as client:
         for start in range(0, len(models), AT_ONCE):
@@ -35,6 +35,7 @@ def imports(target: Target, hostile: Iterable[tuple[str, Files]]) -> str:
                 states[end_of(target, client, name, model_id)] += 1
             for model_id in ids:
                 client.delete(f"/api/v1/models/{model_id}")
+        client.delete("/api/v1/trash")
     check_escapes(target)
     target.check_stored(before)
     return list_counts(states)
@@ -55,7 +56,7 @@ def attack_by_import(row: str, what: str, hostile: Callable[[Files], Iterator[tu
         return imports(target, hostile(target.model_files))
 
     run.__name__ = f"import_{hostile.__name__}"
-    attack(row, what, seconds=240)(run)
+    attack(row, what, seconds=360)(run)
 
 
 attack_by_import("A1", "archives that write elsewhere, with links and devices", hostile_models.archives)

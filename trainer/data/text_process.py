@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import accumulate, pairwise
 from pathlib import Path
 
@@ -51,12 +52,10 @@ class TextProcess(ServerProcess):
 
     def fast_or_exact(self, texts: Sequence[str]) -> list[TokenIds | RecordRefused]:
         """The same by gigatoken; what it refuses, as its cache leaves a call less memory, by the library."""
-        if len(self.deaths) > MAX_DEATHS:
-            return self.exact(texts)
-        try:
-            return [*self._call(texts, is_fast=True)]
-        except RecordRefused:
-            return self.exact(texts)
+        if len(self.deaths) <= MAX_DEATHS:
+            with suppress(RecordRefused):
+                return [*self._call(texts, is_fast=True)]
+        return self.exact(texts)
 
     def _call(self, texts: Sequence[str], *, is_fast: bool) -> list[TokenIds]:
         """The tokens of each text. Raises RecordRefused if that takes too much, without saying which text did."""
