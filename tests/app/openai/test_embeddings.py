@@ -100,3 +100,10 @@ def test_a_wrong_field_is_named(
     with pytest.raises(openai.BadRequestError) as raised:
         client.embeddings.create(**{"model": checkpoint.id, "input": "a", **fields})
     assert raised.value.param == param
+
+
+@pytest.mark.parametrize("texts", ["x" * 20_001, ["a"] * 2_049, ["a", "x" * 20_001]])
+def test_too_long_and_too_many_texts_are_refused(alice_api: TestClient, texts: str | list[str]) -> None:
+    answer = alice_api.post("/v1/embeddings", json={"model": "any", "input": texts})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "prompt_too_large")
+    assert answer.json()["error"]["param"] == "input"
