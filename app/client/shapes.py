@@ -64,6 +64,7 @@ class EncodingInfo(Shape):
     num_bad_places: int
     language: str
     reason: str
+    files: list[str]
 
 
 class CorpusColumnInfo(Shape):

@@ -57,10 +57,13 @@ class StoredFile(_Stored):
 class EncodingCandidate(_Stored):
     """An encoding in which an upload would be plausible text, and how it would begin beyond ASCII.
 
-    `num_bad_places` of the whole file cannot be decoded in it; its letters are as frequent as in `language`.
+    `num_bad_places` of the whole file cannot be decoded in it; its letters are as frequent as in `language`. Of a
+    corpus of several files, `files` names those for which the same encoding is the likeliest; the rest describes the
+    first of these.
     """
 
     encoding: str
+    files: list[str] = []
     preview: str
     num_bad_places: int = 0
     language: str = ""

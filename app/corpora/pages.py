@@ -1,6 +1,6 @@
 """HTML routes of corpora."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlencode
 
@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from app.core import db, labels, sharing
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _, translate
-from app.core.models import BackgroundTask, Corpus, Tokenizer
+from app.core.models import BackgroundTask, Corpus, CorpusFile, Tokenizer
 from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import (
@@ -278,11 +278,10 @@ def corpus_page(
         tasks=tasks,
         problems=[(problem, problems.sentence(problem)) for problem in corpus.problems],
         remarks=[(remark.file, problems.sentence(remark)) for remark in corpus.progress.remarks],
-        has_encoding=not set(corpus.format.split(".")).isdisjoint(_ENCODED),
-        has_records=not set(corpus.format.split(".")).isdisjoint(_RECORDS),
         encodings=problems.ENCODINGS,
         encoding_reason=translate(problems.ENCODING_REASONS.get(corpus.progress.encoding_reason or "", "")),
-        offers=[(offer, problems.encoding_reason(offer)) for offer in corpus.progress.candidates],
+        offers=problems.encoding_offers(corpus),
+        undecodable=next((problem for problem in corpus.problems if problem.code in ("undecodable", "nul")), None),
         bad_bytes=translate(problems.BAD_BYTES.get(corpus.progress.bad_bytes or "", "")),
         is_encoding_right=problems.prefers_present_encoding(corpus),
         kinds=_kinds(),
@@ -302,8 +301,7 @@ def corpus_page(
         error=error.message if error else "",
         is_own=corpus.owner_id == principal.user_id,
         **shared,
-        files=files[:FILES_SHOWN],
-        bad_files=[(file.filename, file.filename) for file in files if file.num_problems],
+        **_files(corpus, files),
         versions=all_versions,
         before=before,
         changes=changes,
@@ -321,6 +319,18 @@ def corpus_page(
         score_names={unit: translate(word) for unit, word in reasons.SCORE_NAMES.items()},
         **cleaning,
     )
+
+
+def _files(corpus: Corpus, files: Sequence[CorpusFile]) -> dict[str, Any]:
+    """What the page says of the files of a corpus, and how they can be read again."""
+    forms = {part for file in files for part in file.format.split(".")}
+    return {
+        "files": files[:FILES_SHOWN],
+        "bad_files": [(file.filename, file.filename) for file in files if file.num_problems],
+        "has_encoding": not forms.isdisjoint(_ENCODED),
+        "has_records": not forms.isdisjoint(_RECORDS),
+        "kept_encoding": (corpus.encoding or "") if corpus.num_uploads == 1 else "",  # each of several has its own
+    }
 
 
 def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenizer: str) -> dict[str, Any]:
@@ -395,7 +405,7 @@ def parse_corpus(
     skip_bad: Annotated[bool, Form()] = False,
     kind: Annotated[str, Form()] = "",
     bad_bytes: Annotated[Literal["", "omit", "replace", "skip_document"], Form()] = "",
-    filename: Annotated[str, Form()] = "",
+    filename: Annotated[list[str], Form()] = [],  # noqa: B006
     column: Annotated[list[str], Form()] = [],  # noqa: B006
     used_as: Annotated[list[str], Form()] = [],  # noqa: B006
     mapping_name: Annotated[str, Form()] = "",
@@ -415,7 +425,7 @@ def parse_corpus(
             corpus_id=corpus_id,
             skip_bad=skip_bad,
             bad_bytes=bad_bytes or None,
-            filename=filename or None,
+            filenames=filename,
             mapping=mapping,
             group_column=group_column or None,
             **wanted,

@@ -1,5 +1,6 @@
 """Problems of uploads: the sentence of each code that the parser reports."""
 
+from itertools import groupby
 from typing import Any
 
 from babel import Locale
@@ -282,6 +283,17 @@ def encoding_reason(candidate: EncodingCandidate) -> str:
         return _("{decoded}, into words and common characters.", decoded=decoded)
     language = language_name(candidate.language)
     return _("{decoded}, and its letters are about as frequent as in {language}.", decoded=decoded, language=language)
+
+
+def encoding_offers(corpus: Corpus) -> list[tuple[list[str], list[tuple[EncodingCandidate, str]]]]:
+    """The encodings that are offered for a refused corpus, with their reasons, by the files that they are offered for:
+    none are named where the corpus has one.
+    """
+    candidates = corpus.progress.candidates
+    return [
+        (files, [(candidate, encoding_reason(candidate)) for candidate in group])
+        for files, group in groupby(candidates, key=lambda candidate: candidate.files)
+    ]
 
 
 def language_name(english: str) -> str:

@@ -36,6 +36,9 @@ class EncodingOffer(BaseModel):
     num_bad_places: int = Field(description="Number of places of the whole file that cannot be decoded in it.")
     language: str = Field(description="Language whose letters are as frequent, in English; empty if none is known.")
     reason: str = Field(description="Why it is offered, as a sentence.")
+    files: list[str] = Field(
+        description="If the corpus has several files: those for which it is offered. The rest is about the first."
+    )
 
 
 class CorpusProgress(BaseModel):

@@ -203,35 +203,36 @@ def parse_again(
     skip_bad: bool,
     kind: str | None = None,
     bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
-    filename: str | None = None,
+    filenames: Sequence[str] = (),
     mapping: CorpusMapping | None = None,
     group_column: str | None = None,
 ) -> Corpus:
     """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, with a
-    mapping of its columns, which sets the kind, or with the column of their groups. With a `filename`, only that file
-    is read in another encoding.
+    mapping of its columns, which sets the kind, or with the column of their groups. With `filenames`, only these files
+    are read in another encoding.
     """
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
         raise PanelError(409, "corpus_parsing", _("This corpus is being read already."))
     if corpus.cleaning is not None and (
-        encoding or skip_bad or kind or bad_bytes or filename or mapping or group_column is not None
+        encoding or skip_bad or kind or bad_bytes or filenames or mapping or group_column is not None
     ):
         message = _("A recipe made this version from another one. Read that one differently, and clean it again.")
         raise PanelError(409, "corpus_cleaned", message)
     _refuse_in_use(session, corpus)
     background_tasks.refuse_while_tokenized(session, corpus_id=corpus_id)
-    chosen = [file for file in list_files(session, corpus_id) if filename in (None, file.filename)]
-    if not chosen and filename is not None:
-        raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=filename[:200]))
+    files = {file.filename: file for file in list_files(session, corpus_id)}
+    unknown = next((filename for filename in filenames if filename not in files), None)
+    if unknown is not None:
+        raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=unknown[:200]))
     if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
         message = _("This corpus has no column “{name}”.", name=group_column[:200])
         raise bad_field("group_column", "column_unknown", message)
     if encoding is not None or corpus.num_uploads == 1:  # else each file keeps its own
-        for file in chosen:
-            file.encoding = encoding
+        for filename in filenames or files:
+            files[filename].encoding = encoding
     corpus.state = "parsing"
-    corpus.encoding = encoding if filename is None else corpus.encoding
+    corpus.encoding = corpus.encoding if filenames else encoding
     corpus.problems = []
     kind = mapping.kind if mapping else kind
     corpus.progress = ParseReport(

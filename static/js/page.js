@@ -53,6 +53,7 @@ document.addEventListener("click", (event) => {
 document.addEventListener("submit", (event) => {
   const form = event.target;
   if (event.defaultPrevented || !(form instanceof HTMLFormElement) || form.method === "dialog") return;
+  if (event.submitter?.getAttribute("formtarget") === "_blank") return; // the page stays, and can send something else
   if (form.dataset.sent) event.preventDefault();
   form.dataset.sent = "yes";
 });

@@ -56,7 +56,8 @@ def start(principal: Principal, corpus_id: str, steps: list[StepSettings]) -> Co
             corpora={other.id: str(other.text_sha256) for other in others},
             models=models,
         )
-        filename = f"{corpus_formats.stem_of(parent.filename)[:200]}.jsonl"
+        stem = corpus_formats.stem_of(parent.filename) if parent.num_uploads == 1 else parent.name
+        filename = f"{stem[:200]}.jsonl"
         corpus = Corpus(
             **_next_version(session, parent),
             filename=filename,

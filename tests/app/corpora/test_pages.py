@@ -247,7 +247,11 @@ def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file
     content = b"Frage;Antwort;Note\nIs it hot?;Very.;1\n"
     corpus = upload(alice, content, "one.csv")
     assert corpus["state"] == "failed"
-    assert [column["name"] for column in corpus["columns"]] == ["frage", "antwort", "note"]
+    assert [(column["name"], column["sample"]) for column in corpus["columns"]] == [
+        ("frage", "Is it hot?"),
+        ("antwort", "Very."),
+        ("note", "1"),
+    ]
     assert "Say what each column is" in alice.get(f"/corpora/{corpus['id']}").text
     fields = {"column": ["frage", "antwort", "note"], "used_as": ["prompt", "completion", ""], "mapping_name": "Quiz"}
     assert alice.post(f"/corpora/{corpus['id']}/parse", data=fields).status_code == 303

@@ -182,6 +182,29 @@ def test_every_file_that_cannot_be_read_is_named_and_read_again_alone(alice: Tes
     assert [file["encoding"] for file in files(alice, last["id"])] == ["utf-8", "gb18030"]
 
 
+def test_an_encoding_is_offered_for_the_files_that_need_it_and_leaves_the_others(alice: TestClient) -> None:
+    moon = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 20
+    spring = "国破山河在，城春草木深。感时花溅泪，恨别鸟惊心。\n" * 20
+    pond = "古池や蛙飛びこむ水の音。閑さや岩にしみ入る蝉の声。\n" * 20
+    contents = {"cafe.txt": "Café.".encode(), "moon.txt": moon.encode("gbk"), "spring.txt": spring.encode("gbk")}
+    corpus = joined(alice, {**contents, "pond.txt": pond.encode("cp932")})
+    offers = {offer["encoding"]: offer["files"] for offer in reversed(corpus["encodings"])}
+    assert (offers["gb18030"], offers["cp932"]) == (["moon.txt", "spring.txt"], ["pond.txt"])
+    path = f"/corpora/{corpus['id']}/parse"
+    for names, encoding in ((["moon.txt", "spring.txt"], "gb18030"), (["pond.txt"], "cp932")):
+        assert "<h3>" + ", ".join(names) + "</h3>" in alice.get(f"/corpora/{corpus['id']}").text
+        answer = alice.post(path, data={"filename": names, "encoding": encoding}, follow_redirects=False)
+        assert answer.status_code == 303
+        run_waiting()
+    assert alice.get(f"/api/v1/corpora/{corpus['id']}").json()["state"] == "ready"
+    assert texts(corpus["id"]) == ["Café.", moon[:500], spring[:500], pond[:500]]
+    assert 'value="" selected>That of each file, as it is now' in alice.get(f"/corpora/{corpus['id']}").text
+    assert alice.post(path, data={"encoding": "", "kind": "text"}, follow_redirects=False).status_code == 303
+    assert read(alice, corpus["id"])["state"] == "ready"
+    encodings = [file["encoding"] for file in files(alice, corpus["id"])]
+    assert encodings == ["utf-8", "gb18030", "gb18030", "cp932"]
+
+
 def test_counts_of_records_are_those_of_all_files(alice: TestClient) -> None:
     def labels(*names: str) -> bytes:
         return "\n".join(json.dumps({"text": f"{name}!", "label": name, "source": "x"}) for name in names).encode()

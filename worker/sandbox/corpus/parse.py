@@ -322,6 +322,7 @@ class FileReader:
             except BadLine as bad:
                 self._bad_lines.add(bad, number)
                 if not table.names:
+                    table.describe_unknown(cells for _number, cells in rows)
                     return
             else:
                 self._output.documents([] if document is None else [document])

@@ -28,6 +28,7 @@ PART = "part"  # the directory in which one file is read
 PROBLEMS_PER_FILE = 5
 MAX_PROBLEMS = 100
 MAX_KEYS = 100  # of labels and unused keys
+MAX_FILES_OF_OFFER = 500  # that are read in another encoding at once; a form may have a thousand fields
 SUMS = (
     *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
     *("num_remarks", "num_ungrouped"),
@@ -62,6 +63,32 @@ class JoinedCorpus(CorpusWriter):
             self._groups.extend(groups)
         self.num_documents += num_documents
         self.num_characters += num_characters
+
+
+class EncodingOffers:
+    """The encodings that are offered for files which cannot be decoded. Those with the same likeliest one share what is
+    offered for the first of them.
+    """
+
+    def __init__(self) -> None:
+        self._offers: dict[str, list[dict[str, Any]]] = {}
+        self._files: dict[str, list[str]] = {}
+
+    def add(self, filename: str, offers: list[dict[str, Any]]) -> None:
+        """Note the offers for a file, the likeliest first; there may be none."""
+        if not offers:
+            return
+        likeliest = offers[0]["encoding"]
+        self._offers.setdefault(likeliest, offers)
+        self._files.setdefault(likeliest, []).append(filename)
+
+    def report(self) -> list[dict[str, Any]]:
+        """All offers, each with its files."""
+        return [
+            {**offer, "files": self._files[likeliest][:MAX_FILES_OF_OFFER]}
+            for likeliest, offers in self._offers.items()
+            for offer in offers
+        ]
 
 
 class Facts:
@@ -109,7 +136,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
     problems: list[dict[str, Any]] = []
     remarks: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
-    candidates: list[dict[str, Any]] = []
+    offers = EncodingOffers()
     is_failed, done = False, 0
     encodings = set()
     try:
@@ -131,7 +158,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
                 is_failed = True
                 report_of_file = {name: value for name, value in refused.report.items() if name != "problems"}
                 file_problems = refused.report["problems"]
-                candidates = candidates or report_of_file.get("candidates", [])
+                offers.add(file["filename"], report_of_file.get("candidates", []))
             facts.add(report_of_file)
             problems += [_in_file(file["filename"], problem) for problem in file_problems[:PROBLEMS_PER_FILE]]
             remarks += [_in_file(file["filename"], remark) for remark in report_of_file.get("remarks", [])]
@@ -143,7 +170,9 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
             progress(done)
         progress_report = {**options, **facts.report(), "remarks": remarks[:MAX_PROBLEMS], **facts.first}
         if is_failed:
-            raise UnreadableCorpus(problems[:MAX_PROBLEMS], **progress_report, candidates=candidates, files=reports)
+            raise UnreadableCorpus(
+                problems[:MAX_PROBLEMS], **progress_report, candidates=offers.report(), files=reports
+            )
         sha256 = output.finish()
     finally:
         output.discard()

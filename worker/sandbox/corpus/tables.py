@@ -26,13 +26,18 @@ class TableRows:
     def __init__(self, shape: RecordReader, bad_lines: BadLines) -> None:
         self._shape, self._bad_lines = shape, bad_lines
         self.names: list[str] = []
+        self._unknown: list[str] = []  # names of columns that are those of no kind
 
     def document(self, row: list[str]) -> str | None:
         """What is kept of a row; None of one that names columns, is empty, or is left out. Raises BadLine."""
         if not any(cell.strip() for cell in row):
             return None
         if not self.names:
-            self.names = _names(row, self._shape)
+            names = _names(row)
+            if not self._shape.knows_columns(names):
+                self._unknown = names
+                raise BadLine("columns", found=", ".join(names)[:200])
+            self.names = names
             return None
         if any(SKIPPED in cell for cell in row):
             self._bad_lines.skip_document()
@@ -40,6 +45,16 @@ class TableRows:
         if _lower(row)[: len(self.names)] == self.names:  # the first row again, where files were joined
             return None
         return self._shape.document(_record(self.names, row))
+
+    def describe_unknown(self, rows: Iterator[list[str]]) -> None:
+        """After a first row that names no kind of record: describe its columns for people, by the next row."""
+        row: list[str] = []
+        try:
+            row = next((row for row in rows if any(cell.strip() for cell in row)), [])
+        except (csv.Error, BadLine):
+            pass
+        finally:
+            self._shape.name_columns(self._unknown, row[: len(self._unknown)])
 
 
 class Rows:
@@ -73,6 +88,7 @@ class Rows:
             except BadLine as bad:
                 self._bad_lines.add(bad, line)
                 if not table.names:
+                    table.describe_unknown(reader)
                     return
             lines.begin_row()
             line = lines.number + 1
@@ -155,7 +171,7 @@ def _lower(row: list[str]) -> list[str]:
     return [cell.strip().lower() for cell in row]
 
 
-def _names(row: list[str], shape: RecordReader) -> list[str]:
+def _names(row: list[str]) -> list[str]:
     names = _lower(row)
     while names and not names[-1]:
         names.pop()
@@ -163,9 +179,6 @@ def _names(row: list[str], shape: RecordReader) -> list[str]:
     twice = next((name for name, number in Counter(names).items() if number > 1), None)
     if twice is not None:
         raise BadLine("column_twice", name=twice[:80])
-    if not shape.knows_columns(names):
-        shape.name_columns(names, [])
-        raise BadLine("columns", found=", ".join(names)[:200])
     return names
 
 
