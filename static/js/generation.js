@@ -96,7 +96,8 @@ export class Generation {
     const why = this.words[isFull ? "full" : outcome.finish_reason];
     this.#part("continue").hidden = isFull && this.callbacks.onPick !== null; // nothing more fits behind this text
     const values = { rate: number(outcome.tokens_per_second), why };
-    this.#say(fillPlural(this.words.done, outcome.num_tokens, values));
+    const status = fillPlural(this.words.done, outcome.num_tokens, values);
+    this.#say(this.output.text ? status : `${status} · ${this.words.none}`);
   }
 
   /** @param {unknown} error */

@@ -77,6 +77,16 @@ def test_on_a_phone_a_text_stands_below_its_source(open_page: Open, turner: str,
         assert barriers(page) == []
 
 
+def test_an_answer_without_text_says_so(open_page: Open, turner: str) -> None:
+    with open_page(f"/playground?checkpoint={turner}") as page:
+        page.set_default_timeout(20_000)
+        page.locator("[name=token_probabilities]").check()
+        page.locator("[name=max_tokens]").fill("1")
+        page.locator("[name=logit_bias]").fill("0: 100")  # the token that ends a text
+        run(page, 1)
+        expect(texts(page).locator("[data-status]")).to_contain_text("no text")
+
+
 def test_a_text_is_scored_as_the_answer_to_its_source(open_page: Open, running_stack: Stack, turner: str) -> None:
     body = {"checkpoint": turner, "source": SOURCE, "text": "The cat sat on the mat", "top_k": 8}
     answer = running_stack.client.post("/api/v1/inspect/score", json=body).raise_for_status().json()
