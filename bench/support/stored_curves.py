@@ -3,10 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, text
 
 from app.core import db
-from app.core.models import Attempt, Job, MetricRollup
+from app.core.models import MetricRollup
 from app.jobs.attempts import metrics
 from app.jobs.attempts.metrics import LEVELS, Point
 
@@ -36,6 +36,8 @@ SELECT job_id, series, :level, bucket >> 2, sum(count), sum(num_nonfinite), sum(
        max(last_step), (array_agg(last ORDER BY last_step DESC))[1]
 FROM metric_rollup WHERE job_id = ANY(:job_ids) AND level = :level - 1 GROUP BY job_id, series, bucket >> 2
 """
+JOBS = "UPDATE job SET step = :num_points, max_steps = :num_points WHERE id = ANY(:job_ids)"
+ATTEMPTS = "UPDATE attempt SET journal_seq = :num_points, resume_step = 0 WHERE job_id = ANY(:job_ids)"
 COLUMNS = [column for column in MetricRollup.__table__.columns if column.name != "job_id"]
 
 
@@ -69,9 +71,8 @@ def store(job_ids: list[str], num_points: int, planted: Planted = NOTHING) -> No
         session.execute(text(FIRST_LEVEL), jobs)
         for level in range(2, LEVELS + 1):
             session.execute(text(NEXT_LEVEL), {**jobs, "level": level})
-        session.execute(update(Job).where(Job.id.in_(job_ids)).values(step=num_points, max_steps=num_points))
-        attempts = update(Attempt).where(Attempt.job_id.in_(job_ids))
-        session.execute(attempts.values(journal_seq=num_points, resume_step=0))
+        for statement in (JOBS, ATTEMPTS):
+            session.execute(text(statement), {**jobs, "num_points": num_points})
     vacuum()
 
 

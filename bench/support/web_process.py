@@ -19,6 +19,7 @@ from tests import environment, servers  # noqa: F401 - environment first: it is 
 from tests.users import Person
 from tests.waiting import until
 
+START_SECONDS = 180  # where other work leaves it little
 ROOT = Path(__file__).parents[2]
 
 
@@ -45,8 +46,8 @@ def running(user: Person) -> Iterator[tuple[httpx.Client, psutil.Process]]:
         try:
             headers = {"Authorization": f"Bearer {user.token()}"}
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
-                until(lambda: client.get("/readyz").is_success, 60, "the web process")
+            with httpx.Client(base_url=url, headers=headers, timeout=START_SECONDS) as client:
+                until(lambda: client.get("/readyz").is_success, START_SECONDS, "the web process")
                 yield client, psutil.Process(process.pid)
         finally:
             process.terminate()
