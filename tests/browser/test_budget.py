@@ -1,0 +1,51 @@
+"""What pages cost a browser: how much script they load, and whether their layout stays when live data arrives."""
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Open
+
+MAX_SCRIPT_BYTES = 150_000
+# The bytes of each script as they were sent.
+SCRIPTS = """() => Object.fromEntries(performance.getEntriesByType("resource")
+  .filter(({ name }) => new URL(name).pathname.endsWith(".js"))
+  .map(({ name, encodedBodySize }) => [new URL(name).pathname.replace(/^.static.[^/]*./, ""), encodedBodySize]))"""
+WATCH = """() => {
+  window.shifts = [];
+  const place = ({ x, y, width, height }) => [x, y, width, height].map(Math.round).join(" ");
+  const describe = ({ node, previousRect, currentRect }) =>
+    [(node?.outerHTML ?? node?.textContent ?? "").slice(0, 80), place(previousRect), place(currentRect)];
+  const note = ({ value, sources }) => window.shifts.push([value, ...sources.map(describe)]);
+  new PerformanceObserver((list) => list.getEntries().forEach(note)).observe({ type: "layout-shift", buffered: true });
+}"""
+SHIFTS = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(window.shifts))))"
+
+
+def watch_layout(page: Page) -> None:
+    """Note from now on, and since the page was opened, what moves without being asked to."""
+    page.evaluate(WATCH)
+
+
+def layout_shifts(page: Page) -> list[Any]:
+    """How far things moved, and what."""
+    shifts: list[Any] = page.evaluate(SHIFTS)
+    return shifts
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs/new", "/jobs/{job}", "/jobs/compare?job={job}"])
+def test_a_page_loads_little_script(open_page: Open, trained: str, path: str) -> None:
+    with open_page(path.format(job=trained)) as page:
+        sizes: dict[str, int] = page.evaluate(SCRIPTS)
+    assert sizes["js/page.js"] > 0
+    assert sum(sizes.values()) <= MAX_SCRIPT_BYTES, sizes
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_moves_when_curves_arrive(open_page: Open, trained: str, width: int) -> None:
+    with open_page(f"/jobs/{trained}", viewport={"width": width, "height": 900}) as page:
+        watch_layout(page)
+        expect(page.locator("[data-stream]")).to_have_text("Ended")
+        expect(page.locator("canvas").first).to_be_visible()
+        assert layout_shifts(page) == []
