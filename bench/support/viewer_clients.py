@@ -10,7 +10,7 @@ import json
 import sys
 from collections import defaultdict
 
-AT_ONCE = 40  # connections that wait for their first event
+AT_ONCE = 40  # connections that wait for the curve so far
 
 Arrivals = dict[int, list[float]]
 
@@ -18,15 +18,15 @@ Arrivals = dict[int, list[float]]
 async def follow(
     port: int, path: str, token: str, admitted: asyncio.Semaphore, arrivals: Arrivals, last_step: int
 ) -> asyncio.Task[None]:
-    """Open a stream; answers the task that reads it, once the first event has arrived."""
+    """Open a stream; answers the task that reads it, once the curve so far has arrived."""
     async with admitted:
         reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=2**24)
         head = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {token}\r\n\r\n"
         writer.write(head.encode())
         status = await reader.readline()
         assert b" 200 " in status, status
-        while not (await reader.readline()).startswith(b"event:"):
-            pass
+        while not (await reader.readline()).startswith(b"event: curve"):
+            pass  # pings come before it
     return asyncio.create_task(read(reader, writer, arrivals, last_step))
 
 
