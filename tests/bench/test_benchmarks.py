@@ -34,6 +34,7 @@ NUM_FIGURES = {
     "bench/proofs/cross_tool.py": 8,
     "bench/proofs/encoder.py": 8,
     "bench/proofs/facts.py": 8,
+    "bench/proofs/lens.py": 32,
     "bench/proofs/llamacpp.py": 20,
     "bench/proofs/packing.py": 5,
     "bench/proofs/sentiment.py": 6,
