@@ -270,10 +270,19 @@ card()?.addEventListener("keydown", (event) => {
   if (step) {
     event.preventDefault();
     buttons[(index + step + buttons.length) % buttons.length]?.focus();
-  } else if (event.key === "Escape") {
-    event.stopPropagation();
-    const text = current?.parentElement;
-    hide();
-    text?.focus();
   }
 });
+
+document.addEventListener(
+  "keydown",
+  (event) => {
+    if (event.key !== "Escape" || !current) return;
+    const text = current.parentElement;
+    const isInCard = card()?.contains(document.activeElement);
+    hide();
+    if (!isInCard) return;
+    event.stopPropagation();
+    text?.focus();
+  },
+  { capture: true },
+);

@@ -1,6 +1,7 @@
 """The tab of encoder-decoders in a browser: source and texts side by side, on a phone below each other."""
 
 import math
+from typing import Any
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -85,6 +86,60 @@ def test_an_answer_without_text_says_so(open_page: Open, turner: str) -> None:
         page.locator("[name=logit_bias]").fill("0: 100")  # the token that ends a text
         run(page, 1)
         expect(texts(page).locator("[data-status]")).to_contain_text("no text")
+
+
+@pytest.mark.parametrize(
+    ("language", "theme", "name"), [("en", "light", "Probability of this token"), ("zh-CN", "dark", "此词元的概率")]
+)
+def test_a_token_shows_its_alternatives_by_pointer_and_by_keys(
+    open_page: Open, running_stack: Stack, turner: str, language: str, theme: str, name: str
+) -> None:
+    with open_page(f"/playground?checkpoint={turner}", locale=language, color_scheme=theme) as page:
+        page.set_default_timeout(20_000)
+        page.locator("[name=token_probabilities]").check()
+        page.locator("[name=max_tokens]").fill("6")
+        page.locator("[name=random_seed]").uncheck()
+        page.locator("[name=seed]").fill("7")
+        with page.expect_request("**/api/v1/generate") as request:
+            run(page, 1)
+        body = {**request.value.post_data_json, "stream": False}
+        first = running_stack.client.post("/api/v1/generate", json=body).raise_for_status().json()["tokens"][0]
+
+        tokens, card = texts(page).locator(".token"), page.get_by_role("group", name=name)
+        tokens.first.hover()
+        assert shown(card) == [(visible(token["text"]), percent(token)) for token in first["top"]]
+        assert float(card.locator("[data-percent]").inner_text().rstrip("%")) == percent(first)
+        expect(card.locator("button:disabled")).to_have_count(8)  # the text does not continue its source
+        assert barriers(page) == []
+        page.mouse.move(0, 0)
+        expect(card).to_be_hidden()
+
+        texts(page).locator("[data-output]").focus()
+        for key, number in (("ArrowRight", 0), ("ArrowRight", 1), ("ArrowLeft", 0)):
+            page.keyboard.press(key)
+            expect(card).to_be_visible()
+            expect(texts(page).locator(".token.current")).to_have_attribute("data-index", str(number))
+        assert len(shown(card)) == 8
+        page.keyboard.press("Escape")
+        expect(card).to_be_hidden()
+        expect(texts(page).locator("[data-output]")).to_be_focused()
+
+
+def shown(card: Locator) -> list[tuple[str, Any]]:
+    """The tokens of the card with their probabilities in percent."""
+    expect(card).to_be_visible()
+    rows = [button.locator("span").all_inner_texts() for button in card.locator("button").all()]
+    return [(text, float(share.rstrip("%"))) for text, share in rows]
+
+
+def visible(text: str) -> str:
+    """A token as the card shows it."""
+    return text.replace(" ", "␣").replace("\n", "↵").replace("\t", "⇥") or "∅"
+
+
+def percent(token: dict[str, Any]) -> Any:
+    """The probability of a token in percent, as exactly as the card shows it."""
+    return pytest.approx(100 * math.exp(token["logprob"]), rel=0.05, abs=6e-4)
 
 
 def test_a_text_is_scored_as_the_answer_to_its_source(open_page: Open, running_stack: Stack, turner: str) -> None:
