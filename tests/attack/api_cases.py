@@ -12,7 +12,7 @@ from tests.attack.target import Target, list_counts
 from tests.faults.stack import ROOT
 
 MIN_CASES = 5_000
-MAX_EXAMPLES = 80  # of each operation and phase
+MAX_EXAMPLES = 150  # of each operation and phase
 SECONDS = 360
 RESULT_VARIABLE = "ATTACK_CASES"  # the file that the hooks write their counts to
 HOOKS = "tests.attack.schemathesis_hooks"

@@ -27,7 +27,7 @@ TASK_SECONDS = 240  # for the import and the export before the first row
 DONE = ("ready", "failed")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Account:
     """A user with the secrets of a login session and of API tokens, by their scopes."""
 
