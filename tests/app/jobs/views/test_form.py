@@ -217,6 +217,19 @@ def test_a_field_that_athanor_can_choose_offers_auto_first() -> None:
     assert [value for value, _label in choices[:2]] == ["", "auto"]
 
 
+def test_a_field_that_is_on_or_off_says_which() -> None:
+    groups = form_controls.groups(FormContext(SubmittedForm({"recipe": "tiny"}), {}))
+    choices = [dict(c.choices) for group in groups for c in group.controls if "true" in dict(c.choices)]
+    assert choices
+    assert {(each["true"], each["false"]) for each in choices} == {("yes", "no")}
+
+
+def test_only_a_long_text_has_lines() -> None:
+    context = FormContext(SubmittedForm({"recipe": "tiny"}), {})
+    assert control(context, "chat_template").attrs["rows"] == 3
+    assert "rows" not in control(context, "max_steps").attrs
+
+
 def test_fields_of_a_tuning_or_schedule_that_is_not_chosen_are_hidden() -> None:
     plain = FormContext(SubmittedForm({"recipe": "tiny"}), {})
     assert (control(plain, "lora_rank").is_hidden, control(plain, "decay_steps").is_hidden) == (True, True)
