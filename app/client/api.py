@@ -93,7 +93,7 @@ class Client:
         return self._transport.pages(NodeInfo, "/nodes")
 
     def remove_node(self, name: str) -> None:
-        """Remove a node that is offline and has no work from the list, until its worker starts again."""
+        """Remove a node that is offline and has no work from the list, until its worker reports again."""
         self._transport.delete(address("nodes", name))
 
     def generate(

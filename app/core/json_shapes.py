@@ -88,6 +88,9 @@ class CorpusMapping(_Stored):
     columns: dict[str, str]  # by field
 
 
+BadBytes = Literal["omit", "replace", "skip_document"]
+
+
 class ParseReport(_Stored):
     """Of a corpus: how it is to be parsed, and what was counted."""
 
@@ -95,7 +98,8 @@ class ParseReport(_Stored):
     mapping: CorpusMapping | None = None
     group_column: str | None = None  # whose value is the group of a record, for splits
     skip_bad: bool = False
-    bad_bytes: Literal["omit", "replace", "skip_document"] | None = None  # what happens to undecodable bytes
+    bad_bytes: BadBytes | None = None  # what happens to undecodable bytes
+    bad_bytes_by_file: dict[str, BadBytes | None] = {}  # of files that were read again by themselves
     # A byte-order mark; the user; the file itself, in HTML; the default, in which every byte decodes.
     encoding_reason: Literal["mark", "chosen", "declared", "valid"] | None = None
     num_files: int | None = None  # that an archive had and a format reads

@@ -13,7 +13,7 @@ from app.checkpoints import usable_models
 from app.core import audit_log, background_tasks, deleted_directories, labels, quotas, sharing, storage
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.json_shapes import Cleaning, CorpusMapping, ParseReport
+from app.core.json_shapes import BadBytes, Cleaning, CorpusMapping, ParseReport
 from app.core.labels import LabelChanges
 from app.core.models import TERMINAL, BackgroundTask, Corpus, CorpusFile, Job
 from app.core.principal import (
@@ -202,7 +202,7 @@ def parse_again(
     encoding: str | None,
     skip_bad: bool,
     kind: str | None = None,
-    bad_bytes: Literal["omit", "replace", "skip_document"] | None = None,
+    bad_bytes: BadBytes | None = None,
     filenames: Sequence[str] = (),
     mapping: CorpusMapping | None = None,
     group_column: str | None = None,
@@ -228,6 +228,10 @@ def parse_again(
     if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
         message = _("This corpus has no column “{name}”.", name=group_column[:200])
         raise bad_field("group_column", "column_unknown", message)
+    before, by_file = corpus.progress, dict[str, BadBytes | None]()
+    if filenames and corpus.num_uploads != 1:  # what was chosen for the other files stays
+        by_file = {**before.bad_bytes_by_file, **dict.fromkeys(filenames, bad_bytes)}
+        bad_bytes = before.bad_bytes
     if encoding is not None or corpus.num_uploads == 1:  # else each file keeps its own
         for filename in filenames or files:
             files[filename].encoding = encoding
@@ -236,7 +240,12 @@ def parse_again(
     corpus.problems = []
     kind = mapping.kind if mapping else kind
     corpus.progress = ParseReport(
-        kind=kind, skip_bad=skip_bad, bad_bytes=bad_bytes, mapping=mapping, group_column=group_column
+        kind=kind,
+        skip_bad=skip_bad,
+        bad_bytes=bad_bytes,
+        bad_bytes_by_file=by_file,
+        mapping=mapping,
+        group_column=group_column,
     )
     _enqueue_parse(session, corpus)
     return corpus

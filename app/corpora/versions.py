@@ -92,7 +92,9 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
 
 def read_options(base: Corpus) -> ParseReport:
     """How another version reads the files that it has of this one."""
-    options = {name: getattr(base.progress, name) for name in ("kind", "mapping", "skip_bad", "bad_bytes")}
+    options = {
+        name: getattr(base.progress, name) for name in ("kind", "mapping", "skip_bad", "bad_bytes", "bad_bytes_by_file")
+    }
     # The file that a recipe made has no column of groups.
     return ParseReport(**options, group_column=base.progress.group_column if base.cleaning is None else None)
 

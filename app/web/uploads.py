@@ -40,8 +40,11 @@ def check_declared(length: str | None, max_bytes: int, too_large: PanelError, co
 
 
 def start_writeback(file: IO[bytes], begin: int, size: int) -> None:
-    """Have the kernel begin to write these bytes of a file to the disk, so that a later sync waits for less."""
-    if hasattr(os, "posix_fadvise"):  # not on macOS
+    """Have the kernel begin to write these bytes of a file to the disk, so that a later sync waits for less.
+
+    A hint: where it is refused, nothing happens. What is on the disk already, the kernel may drop from its cache.
+    """
+    with suppress(OSError, AttributeError):  # macOS has no such function
         os.posix_fadvise(file.fileno(), begin, size, os.POSIX_FADV_DONTNEED)
 
 
@@ -137,17 +140,19 @@ async def drain(stream: AsyncIterator[bytes], write: Callable[[list[bytes]], Non
         async for chunk in stream:
             chunks.append(chunk)
             size += len(chunk)
+            if writing is not None and writing.done():
+                writing.result()  # an error ends the request at once
             if size >= WRITE_BYTES:
-                await _written(writing)
+                await _finish(writing)
                 writing = asyncio.create_task(to_thread.run_sync(write, chunks))
                 chunks, size = [], 0
     finally:
         with CancelScope(shield=True):
-            await _written(writing)
+            await _finish(writing)
             await to_thread.run_sync(write, chunks)
 
 
-async def _written(writing: asyncio.Task[None] | None) -> None:
+async def _finish(writing: asyncio.Task[None] | None) -> None:
     """Wait for a write, which goes on if this is cancelled. Raises what it raised."""
     if writing is not None:
         await asyncio.wait([writing])

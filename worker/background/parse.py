@@ -81,7 +81,9 @@ def command(corpus: Corpus) -> list[str]:
 
 def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
     """Tell the child the files of a corpus, and how to read each."""
-    options = corpus.progress.model_dump(include={"kind", "skip_bad", "bad_bytes", "mapping", "group_column"})
+    options = corpus.progress.model_dump(
+        include={"kind", "skip_bad", "bad_bytes", "bad_bytes_by_file", "mapping", "group_column"}
+    )
     entries = [
         {
             "path": storage.corpus_file(corpus.id, file.position).name,

@@ -76,7 +76,7 @@ def join_node(request: Request, body: JoinRequest) -> NodeConfigurationAnswer:
 
 @router.delete("/nodes/{name}", status_code=204, responses=errors("role_missing", "node_online", "node_busy"))
 def remove_node(principal: Owner, name: NodeName) -> Response:
-    """Remove a node that is offline and has no work from the list. It comes back when its worker starts again.
+    """Remove a node that is offline and has no work from the list. It comes back when its worker reports again.
 
     The history of the jobs that ran on it stays.
     """

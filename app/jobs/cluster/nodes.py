@@ -110,7 +110,7 @@ def list_nodes(session: Session) -> list[Node]:
 
 
 def remove(session: Session, *, principal: Principal, name: str) -> None:
-    """Remove a node from the list until its worker starts again. Raises PanelError if it is live or has work."""
+    """Remove a node from the list until its worker reports again. Raises PanelError if it is live or has work."""
     node = session.scalar(select(Node).where(Node.name == name, Node.removed_at.is_(None)).with_for_update())
     if node is None:
         raise not_found()

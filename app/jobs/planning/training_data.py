@@ -21,8 +21,9 @@ from trainer.spec import TrainSpec, resolve
 
 MAX_JOBS = 50  # newest jobs, and newest tasks, on the corpora that are compared
 # Fields on which the tokens of a corpus depend, besides its tokenizer; of records also the sequence length, as they
-# are cut to it.
-SAME_FIELDS = ("objective", "corpora", "base_model", "model_type", "chat_template")
+# are cut to it, and what is done with those that cannot be encoded.
+SAME_FIELDS = ("objective", "corpora", "base_model", "model_type", "chat_template", "split", "validation_fraction")
+RECORD_FIELDS = ("sequence_length", "on_record_error")
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def token_counts(
     session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]
 ) -> TokenCounts | None:
     """What the user's newest job, or else newest task, that tokenized these corpora as this job will has counted."""
-    fields = SAME_FIELDS if spec.objective in TEXT_OBJECTIVES else (*SAME_FIELDS, "sequence_length")
+    fields = SAME_FIELDS if spec.objective in TEXT_OBJECTIVES else (*SAME_FIELDS, *RECORD_FIELDS)
     for job in _earlier_jobs(session, principal, spec, corpora, fields):
         if _has_tokenizer_of(job, spec):
             return TokenCounts(job.facts.num_tokens or 0, job.facts.num_cut or 0, job.facts.num_dropped or 0)

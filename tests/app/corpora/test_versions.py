@@ -205,6 +205,22 @@ def test_an_encoding_is_offered_for_the_files_that_need_it_and_leaves_the_others
     assert encodings == ["utf-8", "gb18030", "gb18030", "cp932"]
 
 
+def test_replaced_bytes_are_those_of_the_file_that_they_were_chosen_for(alice: TestClient) -> None:
+    moon = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 20
+    cafe = "Café. Résumé. Naïve.\n" * 20
+    contents = {"cafe.txt": cafe.encode() + b"\xff!", "moon.txt": moon.encode("gbk")}
+    corpus = joined(alice, contents)["id"]
+    path = f"/api/v1/corpora/{corpus}/parse"
+    choice = {"filename": "cafe.txt", "encoding": "utf-8", "bad_bytes": "replace"}
+    assert alice.post(path, json=choice).is_success
+    run_waiting()
+    assert alice.get(f"/api/v1/corpora/{corpus}").json()["state"] == "failed"  # the other is not read as UTF-8
+    assert alice.post(path, json={"filename": "moon.txt", "encoding": "gb18030"}).is_success
+    run_waiting()
+    assert alice.get(f"/api/v1/corpora/{corpus}").json()["state"] == "ready"
+    assert texts(corpus) == [f"{cafe}\ufffd!"[:500], moon[:500]]
+
+
 def test_counts_of_records_are_those_of_all_files(alice: TestClient) -> None:
     def labels(*names: str) -> bytes:
         return "\n".join(json.dumps({"text": f"{name}!", "label": name, "source": "x"}) for name in names).encode()

@@ -116,8 +116,12 @@ def test_a_job_finds_the_tokens(
     startup = [estimate["figures"]["startup_seconds"] for estimate in (before, plan)]
     assert startup[1]["value"] < startup[0]["value"]
     assert "tokenized already" in startup[1]["reason"]
-    other = planned(alice_api, corpus, vocab_size=400, **fields)  # trains a tokenizer of its own
-    assert "tokenized already" not in other["figures"]["startup_seconds"]["reason"]
+    others = [
+        planned(alice_api, corpus, vocab_size=400, **fields),  # trains a tokenizer of its own
+        planned(alice_api, corpus, tokenizer=vocabulary, **{**fields, "split": "document", "validation_fraction": 0.3}),
+    ]
+    for other in others:
+        assert "tokenized already" not in other["figures"]["startup_seconds"]["reason"]
 
     def refuse(*_args: object) -> None:
         pytest.fail("the job tokenizes again")

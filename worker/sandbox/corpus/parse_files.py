@@ -33,7 +33,7 @@ SUMS = (
     *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
     *("num_remarks", "num_ungrouped"),
 )
-OPTIONS = ("kind", "skip_bad", "bad_bytes", "mapping", "group_column")
+OPTIONS = ("kind", "skip_bad", "bad_bytes", "bad_bytes_by_file", "mapping", "group_column")
 FIRST = ("columns", "languages")
 COUNTS = ("bad_lines", "labels", "groups", "unused_keys", "lengths", "skipped_files")
 
@@ -143,7 +143,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
         for position, file in enumerate(files):
             upload = directory / file["path"]
             try:
-                result = _parse_one(directory, upload, file["options"], partial(_report_sum, progress, done))
+                result = _parse_one(directory, upload, _options_of(file), partial(_report_sum, progress, done))
                 file_problems, report_of_file = result["problems"], result["progress"]
                 if kind is None or kind == result["kind"]:
                     kind = result["kind"]
@@ -198,6 +198,13 @@ def _in_file(filename: str, problem: dict[str, Any]) -> dict[str, Any]:
 
 def _report_sum(progress: Callable[[int], None], before: int, done: int) -> None:
     progress(before + done)
+
+
+def _options_of(file: dict[str, Any]) -> dict[str, Any]:
+    """The options of a file, with what was chosen for it alone about undecodable bytes."""
+    options: dict[str, Any] = file["options"]
+    bad_bytes = options["bad_bytes_by_file"].get(file["filename"], options["bad_bytes"])
+    return {**options, "bad_bytes": bad_bytes}
 
 
 def _parse_one(

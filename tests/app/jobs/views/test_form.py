@@ -189,6 +189,16 @@ def test_what_is_decided_elsewhere_is_locked_and_empty() -> None:
     assert "disabled" not in control(resumed, "learning_rate").attrs
 
 
+def test_a_search_varies_only_what_the_form_leaves_open() -> None:
+    submitted = SubmittedForm({"recipe": "tiny"})
+    free, based = (
+        {name for name, _title in form_controls.searchable_fields(FormContext(submitted, {}, base=base))}
+        for base in (None, BASE)
+    )
+    assert {"hidden_size", "learning_rate"} <= free
+    assert ("hidden_size" in based, "learning_rate" in based) == (False, True)
+
+
 def test_a_group_opens_for_a_value_or_an_error_in_it() -> None:
     def is_open(fields: dict[str, str], errors: dict[str, str]) -> dict[str, bool]:
         groups = form_controls.groups(FormContext(SubmittedForm({"recipe": "tiny", **fields}), errors))
