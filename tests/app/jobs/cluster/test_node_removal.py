@@ -1,4 +1,4 @@
-"""Owners remove nodes from the list: those that are offline and have no work, until their workers start again."""
+"""Owners remove nodes from the list: those that are offline and have no work, until their workers report again."""
 
 import re
 from datetime import timedelta
@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
-from app.core import db, quotas
-from app.core.models import Attempt, BackgroundTask, Job, Node
+from app.core import db, quotas, storage
+from app.core.models import Attempt, BackgroundTask, Checkpoint, Job, Node
 from app.jobs.cluster import nodes
 from tests import users
 from tests.app.jobs import factories
@@ -38,7 +38,10 @@ def names(api: TestClient) -> list[str]:
     return [node["name"] for node in api.get(PATH).json()["data"]]
 
 
-def test_a_removed_node_is_listed_nowhere_until_its_worker_starts_again(alice: TestClient) -> None:
+def test_a_removed_node_is_listed_nowhere_until_its_worker_reports_again(alice: TestClient, alice_user: Person) -> None:
+    _job, checkpoint = factories.finished(alice_user, factories.corpus(alice_user))
+    with db.transaction() as session:
+        storage.checkpoint(session.get_one(Checkpoint, checkpoint).path).mkdir(parents=True)
     for name in ("spare", "gpu 2"):
         offline(name)
     assert alice.delete(f"{PATH}/gpu%202").status_code == 204
@@ -47,8 +50,8 @@ def test_a_removed_node_is_listed_nowhere_until_its_worker_starts_again(alice: T
     entry = alice.get("/api/v1/audit-log").json()["data"][0]
     assert (entry["user"], entry["action"], entry["subject"]) == ("Alice", "node_removed", "gpu 2")
     assert alice.delete(f"{PATH}/gpu%202").status_code == 404
-    refused = alice.post("/api/v1/deployments", json={"name": "scribe", "model": "x", "nodes": ["gpu 2"]})
-    assert refused.status_code in {404, 422}
+    refused = alice.post("/api/v1/deployments", json={"name": "scribe", "model": checkpoint, "nodes": ["gpu 2"]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "node_unknown")
     factories.node("gpu 2")
     assert names(alice) == ["gpu 2", "spare"]
 
