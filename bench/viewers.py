@@ -23,6 +23,7 @@ from tests import users
 # isort: split
 from app.jobs.lifecycle import notifications
 from bench.support import viewer_clients
+from bench.support.installation import cpu_seconds
 from tests.app.jobs import factories
 from trainer import events
 
@@ -107,9 +108,9 @@ def measure(client: httpx.Client, web: psutil.Process, token: str, job_id: str, 
         before = web.memory_info().rss
     with viewers(client, path, token, VIEWERS) as process:
         with other_requests(client, paths) as taken:
-            cpu = sum(web.cpu_times()[:2])
+            cpu = cpu_seconds([web])
             instants = append_live(job_id, fence)
-            cpu = sum(web.cpu_times()[:2]) - cpu
+            cpu = cpu_seconds([web]) - cpu
         megabytes = (web.memory_info().rss - before) / 1e6
         output, _nothing = process.communicate(timeout=60)
     late = [1000 * delay for delay in delays(json.loads(output), instants)]

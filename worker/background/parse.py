@@ -18,7 +18,7 @@ from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 from worker.sandbox.corpus import containers
-from worker.sandbox.corpus.parse_files import LIST, PART
+from worker.sandbox.corpus.parse_files import LIST, OPTIONS, PART
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -81,9 +81,7 @@ def command(corpus: Corpus) -> list[str]:
 
 def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
     """Tell the child the files of a corpus, and how to read each."""
-    options = corpus.progress.model_dump(
-        include={"kind", "skip_bad", "bad_bytes", "bad_bytes_by_file", "mapping", "group_column"}
-    )
+    options = corpus.progress.model_dump(include=set(OPTIONS))
     entries = [
         {
             "path": storage.corpus_file(corpus.id, file.position).name,
