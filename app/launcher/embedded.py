@@ -222,7 +222,7 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 class Valkey(Server):
-    """Valkey with an append-only file synced every second and without eviction, because it holds Celery's messages."""
+    """Valkey without files, so that a busy disk does not make it wait, and without eviction (decision 0068)."""
 
     name = "Valkey"
     stop_signal = signal.SIGTERM
@@ -245,10 +245,8 @@ class Valkey(Server):
             "dir": self.directory,
             "pidfile": self.directory / self.pid_file,
             "save": "",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendonly": "no",
             "maxmemory-policy": "noeviction",
-            "aof-load-truncated": "yes",
         }
         return [get_binary_path(), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
@@ -262,6 +260,7 @@ class Valkey(Server):
     def start(self) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+        shutil.rmtree(self.directory / "appendonlydir", ignore_errors=True)  # of versions before decision 0068
         super().start()
 
 
