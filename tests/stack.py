@@ -16,7 +16,7 @@ from tests.users import PASSWORD
 from tests.waiting import until
 
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 120
+READY_SECONDS = 400
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Stack:
             answer = visitor.post("/api/v1/tokens", json={"name": "test", "scopes": ["read", "submit", "admin"]})
             self.token = answer.raise_for_status().json()["token"]
         headers = {"Authorization": f"Bearer {self.token}"}
-        self.client = httpx.Client(base_url=self.base_url, headers=headers, timeout=30)
+        self.client = httpx.Client(base_url=self.base_url, headers=headers, timeout=120)
 
     def logs(self) -> str:
         """What it printed, and the ends of its processes' logs."""

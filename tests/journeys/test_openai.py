@@ -27,7 +27,7 @@ def test_the_example_trains_two_models(running_stack: Stack, root: Path, tmp_pat
         "PYTHONPATH": path or "",
     }
     script = subprocess.run(
-        [sys.executable, "-c", example], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", example], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900
     )
     assert script.returncode == 0, script.stderr
     *listed, results = script.stdout.partition("step,train_loss")

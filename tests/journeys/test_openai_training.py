@@ -26,7 +26,7 @@ SMALL = {
     "learning_rate": 0.003,
     "warmup_steps": 2,
 }
-SECONDS = 240  # until a training is so far: other tests may keep the processors busy
+SECONDS = 600  # until a training is so far: other tests may keep the processors busy
 QUESTION = [{"role": "user", "content": "Hello"}]
 
 

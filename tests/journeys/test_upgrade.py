@@ -60,7 +60,7 @@ def upgraded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 def api(upgraded: Stack) -> Iterator[httpx.Client]:
     """A program with the old token of all scopes."""
     headers = {"Authorization": f"Bearer {FACTS['tokens']['all scopes']}", "Accept-Language": "en"}
-    with httpx.Client(base_url=f"{upgraded.base_url}/api/v1", headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=f"{upgraded.base_url}/api/v1", headers=headers, timeout=240) as client:
         yield client
 
 
@@ -103,7 +103,7 @@ def test_every_page_opens(upgraded: Stack) -> None:
     paths = ["/", "/jobs", "/corpora", "/models", "/tokenizers", "/checkpoints", "/playground", "/account"]
     paths += [f"/jobs/{job_id}" for job_id in JOBS.values()]
     paths += [f"/corpora/{corpus_id}" for corpus_id in FACTS["corpora"].values()]
-    with httpx.Client(base_url=upgraded.base_url, timeout=60) as browser:
+    with httpx.Client(base_url=upgraded.base_url, timeout=240) as browser:
         body = {"name": "Alice", "password": FACTS["people"]["Alice"]}
         browser.post("/api/v1/login", json=body).raise_for_status()
         assert {path: browser.get(path).status_code for path in paths} == dict.fromkeys(paths, 200)

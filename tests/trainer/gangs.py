@@ -18,7 +18,7 @@ from trainer.formats import jsonlines
 from trainer.launch import gang
 from trainer.run_dir import RunDir
 
-SECONDS = 120  # timeout of a run in a test
+SECONDS = 400  # timeout of a run in a test
 
 
 class GangConnection:

@@ -29,7 +29,7 @@ def test_train_prepares_trains_and_publishes(
     run_dir = make_run(tmp_path, "plain", [english(20_000)], max_steps=10, save_steps=5)
 
     command = [sys.executable, "-m", "trainer", "train", str(run_dir.path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=400)
 
     assert done.returncode == 0, done.stderr
     assert "step 10/10 loss" in done.stdout
@@ -83,7 +83,7 @@ def test_two_machines_with_a_shared_directory_train_together(tmp_path: Path, on_
         )
         for number in range(2)
     ]
-    outputs = [machine.communicate(timeout=300)[0] for machine in machines]
+    outputs = [machine.communicate(timeout=400)[0] for machine in machines]
 
     assert [machine.returncode for machine in machines] == [0, 0], outputs
     assert verify(run_dir.checkpoint_path(5, 1))["world_size"] == 2

@@ -108,7 +108,7 @@ def test_an_api_client_trains_a_model_and_opens_its_checkpoint(
     archive = client.get(f"/api/v1/checkpoints/{saved[0]['id']}/download").raise_for_status()
     assert archive.headers["Content-Disposition"] == 'attachment; filename="sheep-step-30.zip"'
     zipfile.ZipFile(io.BytesIO(archive.content)).extractall(tmp_path)
-    opened = subprocess.run([sys.executable, "-c", OPEN, tmp_path], capture_output=True, text=True, timeout=120)
+    opened = subprocess.run([sys.executable, "-c", OPEN, tmp_path], capture_output=True, text=True, timeout=400)
     assert opened.returncode == 0, opened.stderr
     assert json.loads(opened.stdout) == [seen["job"]["facts"]["num_parameters"], "7 sheep went up"]
 

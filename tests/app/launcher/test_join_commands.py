@@ -22,7 +22,7 @@ from tests.users import Person
 from tests.waiting import until
 
 SHELL = 'athanor() { "$PYTHON" -m app.launcher.cli "$@"; }\n'  # the one of this checkout
-SECONDS = 120  # at most, of a command
+SECONDS = 400  # at most, of a command
 
 
 def blocks() -> list[str]:

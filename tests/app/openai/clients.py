@@ -78,7 +78,7 @@ def losing_answers(server: str, count: int) -> AbstractContextManager[ScriptedSe
 
     def passed_on(request: Any) -> httpx.Response:
         sent = request.script.requests[-1]
-        return httpx.request(sent.method, f"{server}{sent.path}", headers=sent.headers, content=sent.body, timeout=60)
+        return httpx.request(sent.method, f"{server}{sent.path}", headers=sent.headers, content=sent.body, timeout=240)
 
     def lose(request: Any) -> None:
         assert passed_on(request).status_code == 200

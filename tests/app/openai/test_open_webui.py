@@ -26,7 +26,7 @@ TITLE = '### Task:\nWrite a title.\n### Output:\nJSON: {"title": "..."}\n### Cha
 def webui(address: str, key: str) -> Iterator[httpx.Client]:
     """Its server, with a connection to the base URL and an API key."""
     headers = {"Authorization": f"Bearer {key}", **USER}
-    with httpx.Client(base_url=f"{address}/v1", headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=f"{address}/v1", headers=headers, timeout=240) as client:
         yield client
 
 

@@ -28,7 +28,7 @@ from worker.tasks import generate
 def client(address: str, alice_user: Person) -> Iterator[httpx.Client]:
     """Alice's program."""
     headers = {"Authorization": f"Bearer {alice_user.token()}"}
-    with httpx.Client(base_url=address, headers=headers, timeout=60) as client:
+    with httpx.Client(base_url=address, headers=headers, timeout=240) as client:
         yield client
 
 
