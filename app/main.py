@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app.accounts import api as accounts_api
 from app.accounts import audit_api, audit_pages, people_api
 from app.accounts import pages as accounts_pages
+from app.accounts.oidc import api as oidc_api
 from app.accounts.oidc import pages as oidc_pages
 from app.background_tasks import api as background_tasks_api
 from app.background_tasks import pages as background_tasks_pages
@@ -81,6 +82,7 @@ from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 FEATURES = (
     accounts_api,
     people_api,
+    oidc_api,
     audit_api,
     corpora_api,
     statistics_api,

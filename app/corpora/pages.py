@@ -356,7 +356,7 @@ def _tokenizations(session: Session, principal: Principal, corpus: Corpus) -> li
     """The user's newest tasks that tokenize a corpus, each with the name of its tokenizer, if that is still there."""
     tasks = service.tokenizations(session, principal=principal, corpus=corpus)
     ids = [task.options.tokenizer for task in tasks]
-    names = dict(session.execute(select(Tokenizer.id, Tokenizer.name).where(Tokenizer.id.in_(ids))).tuples().all())
+    names = dict(session.execute(select(Tokenizer.id, Tokenizer.name).where(Tokenizer.id.in_(ids))).all())
     return [(task, names.get(task.options.tokenizer or "", "")) for task in tasks]
 
 

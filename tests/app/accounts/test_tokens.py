@@ -24,6 +24,8 @@ ROUTES = [
     ("GET", "/api/v1/sessions", "admin"),
     ("DELETE", "/api/v1/sessions", "admin"),
     ("DELETE", "/api/v1/sessions/x", "admin"),
+    ("GET", "/api/v1/identities", "admin"),
+    ("DELETE", "/api/v1/identities/x", "admin"),
     ("POST", "/api/v1/me/password", "admin"),
 ]
 BODY = {"name": "Dave", "password": PASSWORD, "scopes": ["read"]}

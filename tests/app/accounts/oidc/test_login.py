@@ -698,6 +698,30 @@ def test_an_identity_is_disconnected_only_where_a_password_remains(
     assert flows.name_of(browser) != "Bob"
 
 
+def test_identities_are_listed_and_disconnected_by_rest(
+    provider: TestProvider, bob: TestClient, bob_api: TestClient, alice_api: TestClient
+) -> None:
+    provider.claims = {"sub": "bob-by-rest", "email": "bob@example.com", "email_verified": True}
+    flows.connect(bob)
+    (identity,) = bob_api.get("/api/v1/identities").json()["data"]
+    expected = {"account": "bob@example.com", "is_of_provider": True, "last_login_at": None}
+    assert identity.items() >= expected.items()
+    assert identity["issuer"] == provider.issuer
+    assert alice_api.get("/api/v1/identities").json() == {"data": [], "next": None}
+
+    path = f"/api/v1/identities/{identity['id']}"
+    assert alice_api.delete(path).status_code == 404
+    with db.transaction() as session:
+        kept = session.scalar(select(User.password_hash).where(User.name == "Bob"))
+        session.execute(update(User).where(User.name == "Bob").values(password_hash=None))
+    answer = bob_api.delete(path)
+    assert (answer.status_code, answer.json()["code"]) == (409, "password_missing")
+    with db.transaction() as session:
+        session.execute(update(User).where(User.name == "Bob").values(password_hash=kept))
+    assert bob_api.delete(path).status_code == 204
+    assert bob_api.get("/api/v1/identities").json()["data"] == []
+
+
 def test_the_identities_of_a_removed_user_are_removed(
     web: TestClient, provider: TestProvider, alice: TestClient
 ) -> None:
