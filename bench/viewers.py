@@ -22,6 +22,7 @@ from tests import users
 
 # isort: split
 from app.jobs.lifecycle import notifications
+from app.web.server import raise_file_limit
 from bench.support import viewer_clients
 from bench.support.installation import cpu_seconds
 from tests.app.jobs import factories
@@ -130,6 +131,7 @@ def measure(client: httpx.Client, web: psutil.Process, token: str, job_id: str, 
 
 def main() -> None:
     """Start a job, let viewers come, append, print."""
+    raise_file_limit()  # also for the processes started here: each viewer is a connection
     with web_process.empty_database():
         alice = users.enter("Alice", "owner")
         job_id, fence = factories.started(alice, factories.corpus(alice), max_steps=10_000)

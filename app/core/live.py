@@ -10,7 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import redis
@@ -89,17 +89,25 @@ class News:
     updates: list[Update]
     cursor: str
 
+    @cached_property
+    def encoded(self) -> bytes:
+        """The updates as server-sent events, the cursor as their ID: encoded once for all viewers."""
+        lines = (f"id: {one.cursor}\r\nevent: {one.event}\r\ndata: {one.data}\r\n\r\n" for one in self.updates)
+        return "".join(lines).encode()
+
 
 # Reads what is new after a cursor ("": from the beginning) up to another one (None: to the end).
 Reader = Callable[[str, str | None], News]
+_Viewer = asyncio.Queue[News | None]
 
 
 @dataclass(eq=False)
 class _Topic:
     read: Reader
     cursor: str | None = None
-    present: int = 0  # viewers, including those that are still catching up
-    viewers: set["asyncio.Queue[list[Update] | None]"] = field(default_factory=set)
+    present: int = 0  # viewers, including those that wait to follow
+    viewers: set[_Viewer] = field(default_factory=set)
+    waiting: dict[str, set[_Viewer]] = field(default_factory=dict)  # to follow, by their cursors
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
@@ -132,34 +140,20 @@ class Hub:
             for viewer in topic.viewers:
                 _offer(viewer, None)
 
-    async def stream(self, name: str, read: Reader, cursor: str) -> AsyncIterator[Update]:
+    async def stream(self, name: str, read: Reader, cursor: str) -> AsyncIterator[News]:
         """All updates of a topic after the cursor: stored ones, then new ones. Ends when the hub closes."""
         topic = self._topics.setdefault(name, _Topic(read))
-        viewer: asyncio.Queue[list[Update] | None] = asyncio.Queue()
+        viewer: _Viewer = asyncio.Queue()
         topic.present += 1
         try:
-            async with topic.lock:
-                # Bring the other viewers up to date, then this one to their cursor: from here on all get the same.
-                if topic.cursor is not None:
-                    await self._advance(topic)
-                # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
-                if cursor != topic.cursor:
-                    missed = await to_thread.run_sync(topic.read, cursor, topic.cursor)
-                else:
-                    missed = News([], cursor)
-                if topic.cursor is None:
-                    topic.cursor = missed.cursor
-                topic.viewers.add(viewer)
+            await self._join(topic, viewer, cursor)
             if topic.task is None:
                 topic.task = asyncio.create_task(self._follow(topic))
-            for update in missed.updates:
-                yield update
             while not self._closing.is_set():
-                updates = await viewer.get()
-                if updates is None:
+                news = await viewer.get()
+                if news is None:
                     return
-                for update in updates:
-                    yield update
+                yield news
         finally:
             topic.viewers.discard(viewer)
             topic.present -= 1
@@ -167,6 +161,39 @@ class Hub:
                 del self._topics[name]
                 if topic.task is not None:
                     topic.task.cancel()
+
+    async def _join(self, topic: _Topic, viewer: _Viewer, cursor: str) -> None:
+        """Let a viewer follow. Of those who wait with the same cursor, the first one reads what all of them missed."""
+        waiting = topic.waiting.setdefault(cursor, set())
+        waiting.add(viewer)
+        try:
+            async with topic.lock:
+                if viewer in waiting:
+                    await self._admit(topic, waiting, cursor)
+        finally:
+            waiting.discard(viewer)
+            if not waiting and topic.waiting.get(cursor) is waiting:
+                del topic.waiting[cursor]
+
+    async def _admit(self, topic: _Topic, waiting: set[_Viewer], cursor: str) -> None:
+        # Bring the other viewers up to date, then these to their cursor: from here on all get the same.
+        if topic.cursor is not None:
+            await self._advance(topic)
+        # At the others' cursor there is nothing to read; "" as the end would mean the beginning.
+        if cursor != topic.cursor:
+            missed = await to_thread.run_sync(topic.read, cursor, topic.cursor)
+        else:
+            missed = News([], cursor)
+        if topic.cursor is None:
+            topic.cursor = missed.cursor
+        number = 0
+        while waiting:
+            viewer = waiting.pop()
+            topic.viewers.add(viewer)
+            if missed.updates:
+                _offer(viewer, missed)
+            number += 1
+            await _give_turns(number)
 
     async def _follow(self, topic: _Topic) -> None:
         while topic.present:
@@ -185,9 +212,8 @@ class Hub:
         news = await to_thread.run_sync(topic.read, topic.cursor, None)
         topic.cursor = news.cursor
         for number, viewer in enumerate(list(topic.viewers) if news.updates else (), 1):
-            _offer(viewer, news.updates)
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
+            _offer(viewer, news)
+            await _give_turns(number)
 
     async def _listen(self) -> None:
         while not self._closing.is_set():
@@ -210,9 +236,15 @@ class Hub:
                 topic.wakeup.set()
 
 
-def _offer(viewer: "asyncio.Queue[list[Update] | None]", updates: list[Update] | None) -> None:
+async def _give_turns(number: int) -> None:
+    """Let other requests run after each few viewers."""
+    if number % AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
+def _offer(viewer: _Viewer, news: News | None) -> None:
     if viewer.qsize() >= QUEUE_EVENTS:
         while not viewer.empty():
             viewer.get_nowait()
-        updates = None
-    viewer.put_nowait(updates)
+        news = None
+    viewer.put_nowait(news)

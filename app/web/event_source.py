@@ -18,9 +18,9 @@ def event_source(
 
     Pings show that the process is alive: comments, or events for a script of a page, which never sees comments.
     """
-    updates = request.app.state.hub.stream(topic, read, cursor)
+    stream = request.app.state.hub.stream(topic, read, cursor)
     return EventSourceResponse(
-        _events(updates),
+        _events(stream),
         ping=PING_SECONDS,
         ping_message_factory=_ping if ping_events else None,
         headers={"X-Accel-Buffering": "no"},
@@ -31,7 +31,7 @@ def _ping() -> ServerSentEvent:
     return ServerSentEvent(event="ping", data="{}")  # without data it would be no event
 
 
-async def _events(updates: AsyncIterator[live.Update]) -> AsyncIterator[ServerSentEvent]:
+async def _events(stream: AsyncIterator[live.News]) -> AsyncIterator[ServerSentEvent | bytes]:
     yield ServerSentEvent(comment="ready", retry=RETRY_MILLISECONDS)
-    async for update in updates:
-        yield ServerSentEvent(id=update.cursor, event=update.event, data=update.data)
+    async for news in stream:
+        yield news.encoded
