@@ -58,8 +58,8 @@ from app.openai import webhooks as openai_webhooks
 from app.overview import api_reference, health, home, learn
 from app.overview import nodes as nodes_pages
 from app.playground import api as playground_api
+from app.playground import generation_queue, time_lapse
 from app.playground import pages as playground_pages
-from app.playground import time_lapse
 from app.playground.deployments import api as deployments_api
 from app.playground.deployments import pages as deployments_pages
 from app.playground.inspection import api as inspection_api
@@ -171,7 +171,11 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     await to_thread.run_sync(db.limit_waits)
     app.state.admission = Admission()
     app.state.openapi_json = None  # the task that encodes it, from the first request on
-    async with Hub().running() as app.state.hub, OpenRequests().rechecked() as app.state.open_requests:
+    async with (
+        generation_queue.kept_connections(),
+        Hub().running() as app.state.hub,
+        OpenRequests().rechecked() as app.state.open_requests,
+    ):
         yield
 
 

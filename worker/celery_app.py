@@ -9,9 +9,9 @@ from celery.signals import worker_init, worker_ready, worker_shutdown
 
 from app.core.queue import celery as app
 from worker.runtime import current_worker
-from worker.tasks import generate, run_background_tasks, start_job
+from worker.tasks import run_background_tasks, start_job
 
-__all__ = ["app", "generate", "run_background_tasks", "start_job"]
+__all__ = ["app", "run_background_tasks", "start_job"]
 
 
 @worker_init.connect  # type: ignore[untyped-decorator]

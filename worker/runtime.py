@@ -1,6 +1,5 @@
 """The state of a worker process."""
 
-import threading
 from functools import cache
 
 from app.core import processes
@@ -8,6 +7,7 @@ from app.core.settings import settings
 from worker.background.runner import TaskRunner
 from worker.inference.client import Inference
 from worker.inference.deployed_models import DeployedModels
+from worker.inference.generations import Generations
 from worker.node import ForkServer, NodeHeartbeat, PeriodicThread
 
 STOP_SECONDS = 10.0  # for a supervisor to publish and record the last checkpoint, once its trainer has saved it
@@ -19,7 +19,7 @@ class Worker:
     def __init__(self) -> None:
         self.fork_server = ForkServer()
         self.inference = Inference()
-        self.generation_slots = threading.BoundedSemaphore(settings().generation_slots)
+        self.generations = Generations(self.inference)
         self.tasks = TaskRunner()
         self._watch_fork_server = PeriodicThread(self.fork_server.watch)
         self._heartbeat = PeriodicThread(NodeHeartbeat().beat)
@@ -31,13 +31,15 @@ class Worker:
         self._watch_fork_server.start()
 
     def start_heartbeat(self) -> None:
-        """Tell the database every few seconds that this node can take jobs, and take background tasks from it."""
+        """Tell the database every few seconds that this node can take jobs; take background tasks and generations."""
         self._heartbeat.start()
         self._look_for_tasks.start()
         self._deployed_models.start()
+        self.generations.start()
 
     def stop(self) -> None:
         """Stop the threads and the fork server. In a container, which ends with its worker, jobs save and stop too."""
+        self.generations.stop()
         self._watch_fork_server.stop()
         self._look_for_tasks.stop()
         self._deployed_models.stop()

@@ -16,21 +16,29 @@ from typing import Any
 import redis
 import redis.asyncio
 from anyio import to_thread
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from app.core.settings import settings
 
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 2.0  # how long to wait for a notification before looking anyway
+RETRY_PAUSE_SECONDS = 0.5  # before a call that failed is repeated: Valkey may be starting
 QUEUE_EVENTS = 64  # a viewer that lags further behind is dropped and reconnects with its cursor
 AT_ONCE = 16  # viewers that are sent updates before other requests get a turn; each takes the event loop 0.3 ms
 _PREFIX = "athanor:bell:"
 
 
 @cache
-def valkey() -> redis.Redis:
-    """The connection pool to Valkey of this process. Calls fail within 2 s if it is unreachable."""
-    return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2)
+def valkey(*, num_retries: int = 0) -> redis.Redis:
+    """A connection pool to Valkey of this process. Calls fail within 2 s if it is unreachable.
+
+    Calls that have the same effect if they are made twice may be repeated after a short pause: with one retry they fail
+    within 4.5 s.
+    """
+    retry = Retry(ConstantBackoff(RETRY_PAUSE_SECONDS), num_retries)
+    return redis.Redis.from_url(settings().redis_url, socket_timeout=2, socket_connect_timeout=2, retry=retry)
 
 
 def is_reachable() -> bool:

@@ -155,6 +155,8 @@ class Reservation:
     def resize(self, memory_bytes: int, num_processes: int) -> None:
         """Reserve another amount instead. Raises NoRoom if it grows beyond what is free; less is always possible."""
         use = self.use.model_copy(update={"memory_bytes": memory_bytes, "num_processes": num_processes})
+        if use == self.use:
+            return
         self._budget.replace(self._path, self.use, use)
         self.use = use
 

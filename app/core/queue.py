@@ -20,11 +20,9 @@ log = logging.getLogger(__name__)
 
 # Task names; the functions are in worker/tasks/. All of them return at once: what takes time runs beside Celery.
 START_JOB = "jobs.start"
-GENERATE = "playground.generate"
 RUN_BACKGROUND_TASKS = "background_tasks.run"
 
 # Queues that any node serves.
-GENERATE_QUEUE = "generate"
 BACKGROUND_QUEUE = "background_tasks"
 
 

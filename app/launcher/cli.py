@@ -83,14 +83,14 @@ def scheduler() -> None:
 def worker() -> None:
     """Start the worker of this node."""
     from app.core.processes import WORKER_SECRETS
-    from app.core.queue import BACKGROUND_QUEUE, GENERATE_QUEUE, node_queue
+    from app.core.queue import BACKGROUND_QUEUE, node_queue
     from app.launcher import join as joining
 
     without_secrets(WORKER_SECRETS)
     if key_sha256 := joining.use_configuration():
         joining.require_data_directory(key_sha256)
     need_servers()
-    queues = ",".join((node_queue(settings().node_name), GENERATE_QUEUE, BACKGROUND_QUEUE))
+    queues = ",".join((node_queue(settings().node_name), BACKGROUND_QUEUE))
     quiet = ["--without-gossip", "--without-mingle", "--loglevel", "INFO"]
     name = ["-n", f"athanor@{settings().node_name}"]
     pool = ["-P", "threads", "-c", str(THREADS), "-Q", queues]

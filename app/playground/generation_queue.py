@@ -6,21 +6,31 @@ stops generating. The worker is the writer: it adds a message to the generation'
 SILENCE_SECONDS without one, the reader reports the worker as lost.
 """
 
+import asyncio
 import time
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from app.core.live import valkey
 from app.core.settings import settings
 from app.playground.schemas import GenerationMessage, GenerationTask
 
 ALIVE_SECONDS = 3  # a generation ends when its reader has not renewed its key for this long
+RENEW_SECONDS = 0.5  # how often the reader renews it
 SILENCE_SECONDS = 6.0  # a generation fails when its worker has written nothing for this long
 KEEP_SECONDS = 60  # after the last message a stream expires
+TASK_SECONDS = 3600  # after which a request is forgotten in any case
 MAX_WAITING = 100
+MAX_IDLE = 16  # connections that are kept for the next readers
+
+_CLAIMED = b""  # in place of a request that a worker has taken
 
 
 def _waiting_key(node: str | None) -> str:
@@ -46,18 +56,22 @@ def _stream_key(generation_id: str) -> str:
 def enqueue(*tasks: GenerationTask) -> bool:
     """Add requests for one model to the end of their node's queue; False if more than MAX_WAITING would wait.
 
-    Raises redis.RedisError.
+    Valkey is asked twice if it does not answer. Raises redis.RedisError.
     """
     waiting = _waiting_key(tasks[0].node)
-    if int(valkey().zcard(waiting)) + len(tasks) > MAX_WAITING:
-        return False
-    with valkey().pipeline() as pipe:
+    # Both times may have an effect: a request is in the queue once, and not again after a worker has taken it.
+    with valkey(num_retries=1).pipeline() as pipe:
         for task in tasks:
-            pipe.set(_task_key(task.id), task.model_dump_json(), ex=3600)
+            pipe.set(_task_key(task.id), task.model_dump_json(), ex=TASK_SECONDS, nx=True)
             pipe.set(_alive_key(task.id), b"", ex=ALIVE_SECONDS)
             pipe.zadd(waiting, {task.id: time.time()})
+        pipe.zcard(waiting)
+        if int(pipe.execute()[-1]) <= MAX_WAITING:
+            return True
+        pipe.zrem(waiting, *(task.id for task in tasks))
+        pipe.delete(*(key(task.id) for task in tasks for key in (_task_key, _alive_key)))
         pipe.execute()
-    return True
+    return False
 
 
 async def read(task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
@@ -66,27 +80,74 @@ async def read(task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
     Ends after `done` or `failure`; a broker that cannot be reached is a `failure` too. Closing it removes the request
     from the queue and stops the generation.
     """
-    client = redis.asyncio.Redis.from_url(settings().redis_url, socket_timeout=5, socket_connect_timeout=2)
+    async with _connection() as client:
+        try:
+            async for message in _messages(client, task):
+                yield message
+                if message.is_last:
+                    return
+        except (redis.RedisError, OSError):
+            yield GenerationMessage(event="failure", code="broker_away")
+        finally:
+            # Deleting the keys frees the worker: the cancellation that closed this generator must not interrupt it.
+            with anyio.move_on_after(2, shield=True):
+                await _remove(client, task)
+
+
+# Connections of an event loop that no reader uses at present.
+_idle: "WeakKeyDictionary[asyncio.AbstractEventLoop, list[redis.asyncio.Redis]]" = WeakKeyDictionary()
+
+
+@asynccontextmanager
+async def _connection() -> "AsyncIterator[redis.asyncio.Redis]":
+    """A connection for one reader. It is kept for the next one, unless the block ends with an exception."""
+    idle = _idle.setdefault(asyncio.get_running_loop(), [])
+    client = idle.pop() if idle else _new_connection()
     try:
-        async for message in _messages(client, task):
-            yield message
-            if message.is_last:
-                return
-    except (redis.RedisError, OSError):
-        yield GenerationMessage(event="failure", code="broker_away")
+        yield client
+    except BaseException:
+        await _close(client)
+        raise
+    if len(idle) < MAX_IDLE:
+        idle.append(client)
+    else:
+        await _close(client)
+
+
+def _new_connection() -> "redis.asyncio.Redis":
+    # All that a reader asks may be asked twice: Valkey may have been started again since the last time.
+    retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
+    return redis.asyncio.Redis.from_url(
+        settings().redis_url, single_connection_client=True, socket_timeout=5, socket_connect_timeout=2, retry=retry
+    )
+
+
+async def _close(client: "redis.asyncio.Redis") -> None:
+    with anyio.move_on_after(2, shield=True):
+        await client.aclose()
+
+
+@asynccontextmanager
+async def kept_connections() -> AsyncIterator[None]:
+    """Close the connections that are kept for readers of this event loop at the end of the block."""
+    try:
+        yield
     finally:
-        # Deleting the keys frees the worker: the cancellation that closed this generator must not interrupt it.
-        with anyio.move_on_after(2, shield=True):
-            await _remove(client, task)
+        for client in _idle.pop(asyncio.get_running_loop(), []):
+            await _close(client)
 
 
 async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
     last_id: Any = "0"
+    waiting, began = _waiting_key(task.node), time.time()
     last_message_at: float | None = None
+    renewed_at = time.monotonic()  # by `enqueue`
     while True:
-        if not await client.expire(_alive_key(task.id), ALIVE_SECONDS):
-            yield GenerationMessage(event="failure", code="request_lost")
-            return
+        if time.monotonic() - renewed_at >= RENEW_SECONDS:
+            renewed_at = time.monotonic()
+            if not await client.expire(_alive_key(task.id), ALIVE_SECONDS):
+                yield GenerationMessage(event="failure", code="request_lost")
+                return
         entries_by_stream: Any = await client.xread({_stream_key(task.id): last_id}, count=256, block=500)
         if entries_by_stream:
             last_message_at = time.monotonic()
@@ -97,7 +158,9 @@ async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> Asyn
                 yield GenerationMessage.model_validate_json(fields[b"line"])
             last_id = entries[-1][0]
         elif last_message_at is None:
-            position = await client.zrank(_waiting_key(task.node), task.id)
+            position = await client.zrank(waiting, task.id)
+            if position is None:  # lost, if its worker died as it took it; else it is not taken again
+                await client.zadd(waiting, {task.id: began})
             yield GenerationMessage(event="waiting", position=position)
         elif time.monotonic() - last_message_at > SILENCE_SECONDS:
             yield GenerationMessage(event="failure", code="worker_lost")
@@ -109,28 +172,26 @@ async def _remove(client: "redis.asyncio.Redis", task: GenerationTask) -> None:
         await client.zrem(_waiting_key(task.node), task.id)
     except (redis.RedisError, OSError):
         pass  # the keys expire on their own
-    await client.aclose()
 
 
 # ---- worker ---------------------------------------------------------------------------------------------------------
 
 
-def dequeue(node: str) -> GenerationTask | None:
-    """Take the request that has waited longest, for this node or else for any, and still has a reader; or None.
+def dequeue(node: str, seconds: float) -> GenerationTask | None:
+    """Take the request that has waited longest, for this node or else for any, and still has a reader.
 
-    Raises redis.RedisError.
+    None if so many seconds pass without one. One that was added twice is taken once. Raises redis.RedisError.
     """
-    while popped := _pop(node):
-        generation_id = popped[0][0].decode()
-        text, alive = valkey().mget(_task_key(generation_id), _alive_key(generation_id))
-        if text is not None and alive is not None:
+    keys = [_waiting_key(node), _waiting_key(None)]
+    while popped := cast(tuple[bytes, bytes, float] | None, valkey().bzpopmin(keys, timeout=seconds)):
+        generation_id = popped[1].decode()
+        with valkey().pipeline(transaction=False) as pipe:
+            pipe.set(_task_key(generation_id), _CLAIMED, xx=True, get=True, keepttl=True)
+            pipe.exists(_alive_key(generation_id))
+            text, is_alive = pipe.execute()
+        if text and is_alive:
             return GenerationTask.model_validate_json(text)
     return None
-
-
-def _pop(node: str) -> list[tuple[bytes, float]]:
-    popped: Any = valkey().zpopmin(_waiting_key(node)) or valkey().zpopmin(_waiting_key(None))
-    return cast(list[tuple[bytes, float]], popped)
 
 
 def write(generation_id: str, messages: Iterable[GenerationMessage]) -> bool:

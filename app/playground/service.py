@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from anyio import to_thread
-from kombu.exceptions import OperationalError
 from redis import RedisError
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,7 +22,7 @@ from app.base_models import service as base_models
 from app.base_models.limits import traits_of_checkpoints
 from app.checkpoints import service as checkpoints
 from app.checkpoints.conditions import usable_of
-from app.core import db, queue, storage
+from app.core import db, storage
 from app.core.errors import bad_field
 from app.core.i18n import _, ngettext
 from app.core.labels import checkpoint_title
@@ -40,7 +39,7 @@ from trainer.limits import Traits, limit
 
 log = logging.getLogger(__name__)
 
-NOTIFY_SECONDS = 2.0  # how often the first request in the queue notifies the nodes again: one may have missed it
+LOOK_SECONDS = 2.0  # between checks of a request that waits whether there is a node at all
 WAIT_SECONDS = 300.0
 CHAT_TEMPLATE = "chat_template.jinja"  # the file in which transformers saves it
 MAX_OFFERED = 200  # checkpoints, and imported models, that the page offers
@@ -130,27 +129,18 @@ def _traits(session: Session, model: Checkpoint | ImportedModel) -> Traits:
 
 
 def enqueue(*tasks: GenerationTask) -> None:
-    """Enqueue checked requests, all or none, and notify the nodes. Raises PanelError."""
+    """Enqueue checked requests, all or none. Raises PanelError."""
     try:
         if not generation_queue.enqueue(*tasks):
             raise failures.error("line_full", {})
     except RedisError as error:
         log.warning("generation %s: broker not reachable: %s", tasks[0].id, error)
         raise failures.error("broker_away", {}) from None
-    notify_nodes(tasks[0].node)
-
-
-def notify_nodes(node: str | None) -> None:
-    """Tell a node, or all, that a request waits. Best effort: the first request in the queue repeats it."""
-    try:
-        queue.send(queue.GENERATE, queue=queue.node_queue(node) if node else queue.GENERATE_QUEUE)
-    except (OperationalError, RedisError) as error:
-        log.warning("no node was notified of a generation: %s", error)
 
 
 async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
     """The events of a generation as they happen, until `done` or `failure`. Closing it early stops the generation."""
-    wait, call = _Wait(task.node), Call(task)
+    wait, call = _Wait(), Call(task)
     async with call.recorded(), aclosing(generation_queue.read(task)) as lines:
         async for entry in lines:
             name = entry.event
@@ -159,7 +149,7 @@ async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
                 position = entry.position
                 if position is not None and wait.changed(position):
                     yield GenerationEvent("waiting", {"position": position, "message": _position_message(position)})
-                if (code := await wait.failure(position)) is not None:
+                if (code := await wait.failure()) is not None:
                     call.failure = code
                     yield _failure(code, {})
                     return
@@ -176,7 +166,6 @@ async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
 class _Wait:
     """The time that a request has spent in the queue. Times are those of time.monotonic()."""
 
-    node: str | None
     started_at: float = field(default_factory=time.monotonic)
     checked_at: float = field(default_factory=time.monotonic)
     position: int | None = None
@@ -187,16 +176,14 @@ class _Wait:
         self.position = position
         return has_changed
 
-    async def failure(self, position: int | None) -> str | None:
-        """The code of the failure that ends the wait, or None. Notifies the nodes again for the first in the queue."""
+    async def failure(self) -> str | None:
+        """The code of the failure that ends the wait, or None."""
         now = time.monotonic()
         if now - self.started_at > WAIT_SECONDS:
             return "line_slow"
-        if now - self.checked_at < NOTIFY_SECONDS:
+        if now - self.checked_at < LOOK_SECONDS:
             return None
         self.checked_at = now
-        if position == 0:
-            await to_thread.run_sync(notify_nodes, self.node)
         return None if await to_thread.run_sync(_has_live_worker) else "no_worker"
 
 

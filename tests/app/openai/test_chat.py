@@ -14,7 +14,7 @@ from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoi
 from tests.users import Person
 from tests.waiting import until
 from trainer.inference import generation
-from worker.tasks import generate
+from worker.inference import generations
 
 QUESTION = [{"role": "user", "content": "In the"}]
 
@@ -97,6 +97,7 @@ def test_several_answers_differ_and_their_seeds_follow_from_that_of_the_request(
     num_full = sum(choice.finish_reason == "length" for choice in first.choices)
     assert 16 * num_full <= first.usage.completion_tokens <= 48
     assert num_full >= 1
+    assert first.usage.prompt_tokens == ask(client, talking).usage.prompt_tokens
     assert ask(client, talking, **{**fields, "n": 1}).choices[0].message.content == texts[0]
     streamed = ["", "", ""]
     for chunk in ask(client, talking, stream=True, **fields):
@@ -124,10 +125,31 @@ def test_a_bias_decides_and_text_parts_are_joined(client: Any, talking: StoredCh
     assert ask(client, talking, messages=messages[1:]).choices == ask(client, talking).choices
 
 
+def test_the_newer_name_of_the_limit_counts(client: Any, talking: StoredCheckpoint) -> None:
+    answer = ask(client, talking, max_completion_tokens=3)
+    assert (answer.usage.completion_tokens, answer.choices[0].finish_reason) == (3, "length")
+
+
+def test_log_probabilities_without_alternatives(client: Any, talking: StoredCheckpoint) -> None:
+    tokens = ask(client, talking, logprobs=True, max_tokens=3).choices[0].logprobs.content
+    assert [token.top_logprobs for token in tokens] == [[]] * 3
+
+
+def test_a_nucleus_of_nothing_is_the_likeliest_token_and_minus_one_is_all(
+    client: Any, talking: StoredCheckpoint
+) -> None:
+    assert ask(client, talking, temperature=2, top_p=0).choices == ask(client, talking).choices
+    fields = {"temperature": 2, "seed": 4}
+    every = ask(client, talking, extra_body={"top_k": -1}, **fields)
+    assert every.choices == ask(client, talking, **fields).choices
+
+
 def test_an_answer_continues_the_last_message(client: Any, talking: StoredCheckpoint) -> None:
     messages = [*QUESTION, {"role": "assistant", "content": " the furnace"}]
     answer = ask(client, talking, messages=messages, extra_body={"continue_final_message": True})
     assert answer.choices[0].message.content.startswith(" was cold")
+    alone = ask(client, talking, messages=messages[1:], extra_body={"continue_final_message": True})
+    assert alone.choices == ask(client, talking, messages=messages[1:]).choices
 
 
 def test_the_asynchronous_client_reads_whole_and_streamed_answers(
@@ -210,7 +232,7 @@ def test_a_full_queue_is_a_limit_of_rate(
 def test_a_failure_in_the_middle_of_a_stream_raises_its_code(
     openai: Any, client: Any, talking: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = generate._message_batches
+    batches = generations._message_batches
 
     def broken(connection: Any) -> Iterator[list[GenerationMessage]]:
         """The messages up to the first text, as if the inference process died then."""
@@ -219,7 +241,7 @@ def test_a_failure_in_the_middle_of_a_stream_raises_its_code(
             if any(message.event == "piece" for message in messages):
                 return
 
-    monkeypatch.setattr(generate, "_message_batches", broken)
+    monkeypatch.setattr(generations, "_message_batches", broken)
     stream = ask(client, talking, stream=True, max_tokens=200, temperature=2, logprobs=True)
     assert next(stream).choices[0].delta.role == "assistant"
     with pytest.raises(openai.APIError) as raised:

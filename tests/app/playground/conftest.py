@@ -1,21 +1,18 @@
 """A checkpoint from a short real training, and a node that serves generations from it."""
 
 import shutil
-import threading
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from celery.contrib.testing.worker import start_worker
 from sqlalchemy import func
 from starlette.testclient import TestClient
 
 from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.models import Job, Node
-from app.core.queue import GENERATE_QUEUE, celery, node_queue
 from app.core.settings import settings
 from tests import web_server
 from tests.trainer.gangs import GangForkServer
@@ -25,7 +22,6 @@ from trainer import run_dir as rundir
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import TrainSpec, resolve
 from worker.runtime import current_worker
-from worker.tasks import generate  # noqa: F401 - registers the task
 
 STEPS = 160
 TEXT = (
@@ -128,19 +124,15 @@ def checkpoint(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredC
 
 @pytest.fixture(scope="module")
 def node(database: str) -> Iterator[str]:
-    """A node that serves generations: a Celery worker in this process, an inference process of its own."""
+    """A node that serves generations: this process relays them, an inference process of its own writes them."""
     with db.transaction() as session:
         seen = {"started_at": func.now(), "last_seen_at": func.now() + func.make_interval(0, 0, 1)}
         session.add(Node(name=settings().node_name, num_cpus=2, memory_bytes=2**30, gpus=[], slots=1, **seen))
-    current_worker().generation_slots = threading.BoundedSemaphore(SLOTS)
-    options = {
-        "pool": "threads",
-        "concurrency": 8,
-        "queues": [GENERATE_QUEUE, node_queue(settings().node_name)],
-        "loglevel": "WARNING",
-    }
-    with start_worker(celery, perform_ping_check=False, **options):
-        yield settings().node_name
+    generations = current_worker().generations
+    generations.num_slots = SLOTS
+    generations.start()
+    yield settings().node_name
+    generations.stop()
     current_worker().inference.close()
 
 
@@ -153,7 +145,7 @@ def api(alice_api: TestClient, checkpoint: StoredCheckpoint, node: str) -> Itera
 
 def free_slots() -> int:
     """How many more generations could start now."""
-    return int(current_worker().generation_slots._value)  # type: ignore[attr-defined]
+    return current_worker().generations.num_free
 
 
 @pytest.fixture(scope="module")

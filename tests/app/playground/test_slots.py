@@ -13,15 +13,13 @@ import pytest
 from sqlalchemy import delete
 
 from app.core import db, live
-from app.core.model_base import new_id
 from app.core.models import Node
 from app.playground import generation_queue, service
-from app.playground.schemas import GenerationTask
 from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoint, free_slots
 from tests.users import Person
 from tests.waiting import until
+from worker.inference import generations
 from worker.runtime import current_worker
-from worker.tasks import generate
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +69,6 @@ def wait_for(name: str, stream: Iterator[tuple[str, dict[str, Any]]]) -> dict[st
 def inference_process() -> psutil.Process:
     children = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
     return next(child for child in children if "worker.inference.server" in child.cmdline())
-
-
-def a_task() -> GenerationTask:
-    return GenerationTask(
-        id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[]
-    )
 
 
 def test_two_users_generate_at_once(client: httpx.Client, slow: StoredCheckpoint) -> None:
@@ -166,7 +158,7 @@ def test_a_silent_worker_is_reported(
         wait_for("piece", text)
         process = inference_process()
         process.suspend()
-        monkeypatch.setattr(generate, "BEATS", 10_000)
+        monkeypatch.setattr(generations, "BEATS", 10_000)
         try:
             assert wait_for("failure", text)["message"] == "The worker that was writing stopped answering. Try again."
         finally:
@@ -176,13 +168,14 @@ def test_a_silent_worker_is_reported(
 def test_without_a_worker_the_error_says_how_to_start_one(
     client: httpx.Client, slow: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "NOTIFY_SECONDS", 0.1)
-    monkeypatch.setattr(generation_queue, "dequeue", lambda: None)
+    monkeypatch.setattr(service, "LOOK_SECONDS", 0.1)
+    current_worker().generations.stop()
     with db.transaction() as session:
         session.execute(delete(Node))
 
     with stream(client, slow) as text:
         failure = wait_for("failure", text)
+    current_worker().generations.start()
 
     assert failure["code"] == "no_worker"
     assert "athanor worker" in failure["message"]
@@ -197,13 +190,3 @@ def test_a_full_queue_rejects_requests(
     assert answer.status_code == 503
     assert answer.headers["Retry-After"] == "5"
     assert answer.json()["code"] == "line_full"
-
-
-def test_waiters_that_vanished_are_skipped(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    left, waiting = a_task(), a_task()
-    for task in (left, waiting):
-        assert generation_queue.enqueue(task)
-    live.valkey().delete(f"athanor:generate:{left.id}:alive")
-
-    assert generation_queue.dequeue("here") == waiting
-    assert generation_queue.dequeue("here") is None
