@@ -6,6 +6,7 @@ import time
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 
@@ -65,6 +66,13 @@ def test_pages_of_one_file_each_have_all_files_once_in_both_orders(alice_client:
     assert newest == oldest[::-1]
 
 
+def test_the_last_page_of_files_says_that_it_is_the_last(alice_client: ClientCalls) -> None:
+    for n in range(2):
+        alice_client("files.create", file=(f"{n}.jsonl", ROWS), purpose="fine-tune")
+    count = len(alice_client("files.list").data)
+    assert [alice_client("files.list", limit=limit).has_more for limit in (count - 1, count)] == [True, False]
+
+
 def test_a_deleted_file_is_gone(alice_client: ClientCalls, openai: Any) -> None:
     file = alice_client("files.create", file=("chat.jsonl", ROWS), purpose="fine-tune")
     assert alice_client("files.delete", file.id).deleted
@@ -100,6 +108,9 @@ def test_results_of_others_do_not_exist(
     for method in ("files.retrieve", "files.content", "files.delete"):
         with pytest.raises(openai.NotFoundError):
             bob_client(method, results)
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice_client("files.delete", results)
+    assert refused.value.code == "file_of_job"
     assert results not in [one.id for one in bob_client.pages("files.list")]
     assert results in [one.id for one in alice_client.pages("files.list")]
 
@@ -118,6 +129,15 @@ def test_results_of_others_do_not_exist(
             "expires_after",
             "expiry_invalid",
         ),
+        (
+            {
+                "file": ("a.jsonl", ROWS),
+                "purpose": "fine-tune",
+                "extra_body": {"expires_after": {"anchor": "last_active_at", "seconds": 3600}},
+            },
+            "expires_after",
+            "expiry_invalid",
+        ),
     ],
 )
 def test_a_file_that_is_refused_is_not_stored(
@@ -128,6 +148,43 @@ def test_a_file_that_is_refused_is_not_stored(
         alice_client("files.create", **options)
     assert (refused.value.param, refused.value.code) == (param, code)
     assert set((storage.data() / "corpora").glob("*/*")) == before
+
+
+@pytest.mark.parametrize("seconds", [3600, 2_592_000])
+def test_the_shortest_and_the_longest_lifetime_are_accepted(alice_client: ClientCalls, seconds: int) -> None:
+    lifetime = {"expires_after": {"anchor": "created_at", "seconds": seconds}}
+    file = alice_client("files.create", file=("a.jsonl", ROWS), purpose="fine-tune", extra_body=lifetime)
+    assert file.expires_at - file.created_at == pytest.approx(seconds, abs=2)
+
+
+def test_the_first_file_of_a_form_is_stored(server: str, key: str) -> None:
+    before = set((storage.data() / "corpora").glob("*/*"))
+    file = sent(server, key, files=[("file", ("first.jsonl", ROWS)), ("file", ("second.jsonl", ROWS))])
+    assert file["filename"] == "first.jsonl"
+    assert len(set((storage.data() / "corpora").glob("*/*")) - before) == 1
+
+
+def sent(server: str, key: str, *, again: bool = False, purpose: str = "fine-tune", **options: Any) -> dict[str, Any]:
+    """The answer to a form, perhaps from a client that got no answer before."""
+    headers = {"Authorization": f"Bearer {key}", "x-stainless-retry-count": str(int(again))}
+    answer = httpx.post(f"{server}/v1/files", headers=headers, data={"purpose": purpose}, **options)
+    assert answer.status_code == 200, answer.text
+    return dict(answer.json())
+
+
+def test_only_the_same_file_of_the_same_user_is_one_that_was_sent_before(
+    server: str, key: str, bob_user: Person, alice_client: ClientCalls
+) -> None:
+    form: dict[str, Any] = {"files": {"file": (f"again {time.time_ns()}.jsonl", ROWS)}}
+    first = sent(server, key, **form)
+    before = set((storage.data() / "corpora").glob("*/*"))
+    assert sent(server, key, again=True, **form)["id"] == first["id"]
+    assert set((storage.data() / "corpora").glob("*/*")) == before
+    other = sent(server, key, again=True, purpose="user_data", **form)
+    of_bob = sent(server, bob_user.token(), again=True, **form)
+    alice_client("files.delete", first["id"])
+    anew = sent(server, key, again=True, **form)
+    assert len({file["id"] for file in (first, other, of_bob, anew)}) == 4
 
 
 def test_a_file_is_deleted_after_its_lifetime(alice_client: ClientCalls, openai: Any) -> None:
@@ -160,18 +217,37 @@ def add(alice_client: ClientCalls, upload: Any, piece: bytes) -> str:
     return str(alice_client("uploads.parts.create", upload.id, data=piece).id)
 
 
-def test_parts_become_a_file_in_the_order_of_the_completion(alice_client: ClientCalls) -> None:
+def test_parts_become_a_file_in_the_order_of_the_completion(alice_client: ClientCalls, openai: Any) -> None:
     upload = begun(alice_client)
     assert (upload.status, upload.bytes) == ("pending", len(ROWS))
     last, first, middle, again = (add(alice_client, upload, PIECES[n]) for n in (2, 0, 1, 0))
-    digest = hashlib.md5(ROWS, usedforsecurity=False).hexdigest()
+    digest = hashlib.md5(ROWS, usedforsecurity=False).hexdigest().upper()
     done = alice_client("uploads.complete", upload.id, part_ids=[again, middle, last], md5=digest)
     assert done.status == "completed"
     assert alice_client("files.content", done.file.id).read() == ROWS
     assert not storage.upload(upload.id.removeprefix("upload_")).exists()
     repeated = alice_client("uploads.complete", upload.id, part_ids=[again, middle, last])
     assert repeated.file.id == done.file.id
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice_client("uploads.complete", upload.id, part_ids=[middle, again, last])
+    assert refused.value.code == "upload_closed"
     assert first != again
+
+
+def test_a_part_of_another_upload_is_refused(alice_client: ClientCalls, openai: Any) -> None:
+    upload, other = begun(alice_client), begun(alice_client)
+    part = add(alice_client, other, ROWS)
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice_client("uploads.complete", upload.id, part_ids=[part])
+    assert (refused.value.param, refused.value.code) == ("part_ids", "part_unknown")
+
+
+def test_the_lifetime_of_an_upload_is_that_of_its_file(alice_client: ClientCalls) -> None:
+    fields = {"filename": "chat.jsonl", "mime_type": "text/jsonl", "purpose": "fine-tune"}
+    lifetime = {"anchor": "created_at", "seconds": 7200}
+    upload = alice_client("uploads.create", bytes=len(ROWS), expires_after=lifetime, **fields)
+    done = alice_client("uploads.complete", upload.id, part_ids=[add(alice_client, upload, ROWS)])
+    assert done.file.expires_at - done.file.created_at == pytest.approx(7200, abs=2)
 
 
 def test_another_md5_is_refused_and_the_upload_stays_open(alice_client: ClientCalls, openai: Any) -> None:
@@ -196,6 +272,7 @@ def test_a_cancelled_upload_is_closed(alice_client: ClientCalls, openai: Any) ->
     upload = begun(alice_client)
     parts = [add(alice_client, upload, piece) for piece in PIECES]
     assert [alice_client("uploads.cancel", upload.id).status for _time in range(2)] == ["cancelled"] * 2
+    assert not storage.upload(upload.id.removeprefix("upload_")).exists()
     with pytest.raises(openai.BadRequestError):
         alice_client("uploads.complete", upload.id, part_ids=parts)
     with pytest.raises(openai.BadRequestError):

@@ -13,12 +13,13 @@ import pytest
 from sqlalchemy import select
 
 from app.checkpoints import service as checkpoints
-from app.core import db, storage
+from app.core import db, live, storage
 from app.core.account_models import User
 from app.core.models import Checkpoint, Job, MetricPoint
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.attempts import attempts
+from app.jobs.lifecycle import notifications
 from tests import statements
 from tests.app.jobs import factories, saved_checkpoints
 from tests.app.openai.clients import ClientCalls, client_calls, losing_answers
@@ -179,10 +180,10 @@ def test_states_that_openai_does_not_have_are_answered_in_its_words(alice_client
 def test_hyperparameters_become_fields_of_the_spec(alice_client: ClientCalls, text_file: str) -> None:
     settings_of = {"n_epochs": 2, "batch_size": 4, "learning_rate_multiplier": 0.5}
     sizes = {"vocab_size": 300, "sequence_length": 16}
-    job = submitted(alice_client, text_file, hyperparameters=settings_of, extra_body={"athanor": sizes})
+    job = submitted(alice_client, text_file, hyperparameters=settings_of, seed=7, extra_body={"athanor": sizes})
     spec = factories.row(plain(job)).spec
     assert (spec.num_train_epochs, spec.train_batch_size, spec.learning_rate) == (2, 4, 0.0015)
-    assert (spec.recipe, spec.sequence_length) == ("tiny", 16)
+    assert (spec.recipe, spec.sequence_length, spec.seed, spec.per_device_batch_size) == ("tiny", 16, 7, 4)
     shown = alice_client("fine_tuning.jobs.retrieve", job.id)
     assert shown.hyperparameters.model_dump() == shown.method.supervised.hyperparameters.model_dump() == settings_of
 
@@ -287,6 +288,7 @@ def test_a_file_of_another_kind_fails_the_job(alice_client: ClientCalls, text_fi
         ({"hyperparameters": {"n_epochs": 0}}, "hyperparameters.n_epochs", "request_invalid"),
         ({"method": {"type": "reinforcement"}}, "method.type", "request_invalid"),
         ({"suffix": "x" * 65}, "suffix", "request_invalid"),
+        ({"hyperparameters": {"beta": 0.1}}, "hyperparameters.beta", "beta_unfit"),
         ({"metadata": {str(n): "" for n in range(17)}}, "metadata", "request_invalid"),
         ({"extra_body": {"learning_rate": 1}}, "learning_rate", "request_invalid"),
         ({"extra_body": {"athanor": {"learning_rate": -1}}}, "athanor.learning_rate", "spec_invalid"),
@@ -545,6 +547,14 @@ def test_pages_of_one_job_have_every_job_once_while_new_ones_arrive(
     assert (shown.model, shown.training_file, shown.status) == ("tiny", text_file, "queued")
 
 
+def test_the_last_page_of_jobs_says_that_it_is_the_last(alice_client: ClientCalls, text_file: str) -> None:
+    mark = {"metadata[mark]": f"last {time.time_ns()}"}
+    for _n in range(2):
+        create(alice_client, text_file, metadata={"mark": mark["metadata[mark]"]})
+    pages = [alice_client("fine_tuning.jobs.list", limit=limit, extra_query=mark) for limit in (1, 2)]
+    assert [page.has_more for page in pages] == [True, False]
+
+
 def test_jobs_are_listed_by_their_metadata(alice_client: ClientCalls, server: str, key: str, text_file: str) -> None:
     mark = f"mark {time.time_ns()}"
     one = create(alice_client, text_file, metadata={"team": mark, "n": "1"})
@@ -561,6 +571,12 @@ def test_jobs_are_listed_by_their_metadata(alice_client: ClientCalls, server: st
     of_nothing = listed({"metadata": "null"})
     assert without.id in of_nothing
     assert one.id not in of_nothing
+    validated()  # now each has a job beside what was asked for
+    of_nothing = listed({"metadata": "null"})
+    assert without.id in of_nothing
+    assert one.id not in of_nothing
+    nul = httpx.get(f"{server}/v1/fine_tuning/jobs?metadata[team]=%00", headers={"Authorization": f"Bearer {key}"})
+    assert (nul.status_code, nul.json()["error"]["param"]) == (400, "metadata")
 
 
 # ---- events and checkpoints -----------------------------------------------------------------------------------------
@@ -601,6 +617,40 @@ def _batched(items: Any, size: int) -> Any:
 
 def _age(event: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in event.id.split("-")[2:])
+
+
+def test_an_event_of_another_job_is_no_place_to_go_on_from(
+    alice_client: ClientCalls, openai: Any, text_file: str
+) -> None:
+    one, other = create(alice_client, text_file), create(alice_client, text_file)
+    (event,) = alice_client("fine_tuning.jobs.list_events", other.id).data
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice_client("fine_tuning.jobs.list_events", one.id, after=event.id)
+    assert (refused.value.param, refused.value.code) == ("after", "cursor_invalid")
+
+
+def test_events_say_what_is_wrong_and_what_was_cancelled(alice_client: ClientCalls, text_file: str) -> None:
+    job, waiting = submitted(alice_client, text_file), create(alice_client, text_file)
+    fence = started(job)
+    factories.record(plain(job), fence, factories.losses(["nan", 2.0]))
+    with db.transaction() as session:
+        attempts.release(session, job_id=plain(job), fence=fence, reason="node_lost")
+    every = alice_client.pages("fine_tuning.jobs.list_events", job.id)
+    assert [event.data["train_loss"] for event in every if event.type == "metrics"] == [2.0, "nan"]
+    assert [event.level for event in every if event.type == "message" and event.data.get("reason") == "node_lost"] == [
+        "warn"
+    ]
+    alice_client("fine_tuning.jobs.cancel", waiting.id)
+    newest = alice_client("fine_tuning.jobs.list_events", waiting.id).data[0]
+    assert (newest.level, newest.message) == ("info", "The job was cancelled.")
+
+
+def test_a_change_wakes_those_who_watch_the_job(alice_client: ClientCalls, text_file: str) -> None:
+    job = submitted(alice_client, text_file)
+    watched = live.Subscription(notifications.topic(plain(job)))
+    watched.wait(0.1)  # subscribes
+    alice_client("fine_tuning.jobs.cancel", job.id)
+    assert watched.wait(10)
 
 
 def test_the_times_of_measured_steps_are_those_of_the_trainer(alice_client: ClientCalls, text_file: str) -> None:

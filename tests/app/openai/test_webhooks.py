@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import select, update
 
 from app.core import db
-from app.core.openai_models import WebhookDelivery
+from app.core.openai_models import WebhookDelivery, WebhookEndpoint
 from app.core.settings import settings
 from app.jobs import service
 from app.jobs.scheduling.scheduler import Scheduler
 from app.webhooks import delivery
+from app.webhooks import service as webhooks
 from tests.app.jobs import factories
 from tests.app.openai.clients import ClientCalls, client_calls, losing_answers
 from tests.users import Person
@@ -129,7 +130,7 @@ def test_a_refused_delivery_is_tried_again_with_the_same_id_until_it_is_accepted
     added = endpoint(newest_client, receiver)
     end_a_job(alice_user)
     pauses = []
-    for status in (500, 302, 410):
+    for status in (500, 300, 302, 410):
         receiver.status = status
         before = db.now()
         deliver_due()
@@ -142,8 +143,8 @@ def test_a_refused_delivery_is_tried_again_with_the_same_id_until_it_is_accepted
     newest_client("webhooks.delete", added.id)
     assert waiting() == []
     assert len({headers["webhook-id"] for headers, _body in receiver.requests}) == 1
-    assert len(receiver.requests) == 4
-    assert [pause >= planned for pause, planned in zip(pauses, delivery.PAUSES, strict=False)] == [True] * 3
+    assert len(receiver.requests) == 5
+    assert [pause >= planned for pause, planned in zip(pauses, delivery.PAUSES, strict=False)] == [True] * 4
 
 
 def test_a_delivery_is_given_up_after_the_last_pause(
@@ -195,6 +196,12 @@ def test_a_rotated_secret_signs_with_both_if_asked(newest_client: ClientCalls, r
     headers, body = receiver.requests[-1]
     for secret in (added.signing_secret, rotated.signing_secret):
         newest_client.client.webhooks.unwrap(body, headers, secret=secret)
+    newest_client("webhooks.test", added.id, event_type="fine_tuning.job.failed")
+    assert len(receiver.requests[-1][0]["webhook-signature"].split()) == 2
+    with db.transaction() as session:
+        session.execute(update(WebhookEndpoint).values(old_secret_until=db.now()))
+    newest_client("webhooks.test", added.id, event_type="fine_tuning.job.failed")
+    assert len(receiver.requests[-1][0]["webhook-signature"].split()) == 1
     newest_client("webhooks.rotate_secret", added.id)
     newest_client("webhooks.test", added.id, event_type="fine_tuning.job.failed")
     assert len(receiver.requests[-1][0]["webhook-signature"].split()) == 1
@@ -255,4 +262,28 @@ def test_an_endpoint_that_is_away_fails_the_test_of_it(
     with pytest.raises(openai.BadRequestError) as refused:
         newest_client("webhooks.test", added.id, event_type=EVENTS[0])
     assert refused.value.code == "endpoint_silent"
+    newest_client("webhooks.delete", added.id)
+
+
+def test_an_endpoint_can_be_tested_again_and_again(newest_client: ClientCalls, receiver: Receiver) -> None:
+    added = endpoint(newest_client, receiver)
+    for _time in range(5):
+        assert newest_client("webhooks.test", added.id, event_type=EVENTS[0]).success
+    newest_client("webhooks.delete", added.id)
+
+
+def test_an_event_that_is_named_twice_is_stored_once(newest_client: ClientCalls, receiver: Receiver) -> None:
+    added = newest_client("webhooks.create", name="x", url=receiver.url, event_types=[*EVENTS, *EVENTS])
+    assert added.event_types == EVENTS
+    newest_client("webhooks.delete", added.id)
+
+
+def test_more_endpoints_than_the_limit_are_refused(
+    newest_client: ClientCalls, openai: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_ENDPOINTS", 1)
+    added = endpoint(newest_client, receiver)
+    with pytest.raises(openai.BadRequestError) as refused:
+        endpoint(newest_client, receiver)
+    assert refused.value.code == "endpoints_many"
     newest_client("webhooks.delete", added.id)
