@@ -152,12 +152,14 @@ class Corpora(LabeledRowList[CorpusInfo]):
         bad_bytes: str | None = None,
         kind: str = "",
         columns: dict[str, str] | None = None,
+        filenames: Sequence[str] = (),
         filename: str | None = None,
         group_column: str | None = None,
     ) -> CorpusInfo:
         """Parse an upload again: in another encoding, without bad lines or bytes, as records of another kind, or with
-        `columns` by hand, the column of each field such as prompt and completion. With `filename`, only that file is in
-        the encoding. The value of `group_column` is the group of a record, by which jobs can split.
+        `columns` by hand, the column of each field such as prompt and completion. With `filenames`, `encoding` and
+        `bad_bytes` are for these files only; `filename` is that of one, as earlier versions took it. The value of
+        `group_column` is the group of a record, by which jobs can split.
         """
         mapping = {"columns": columns} if columns else None
         body = {
@@ -166,7 +168,7 @@ class Corpora(LabeledRowList[CorpusInfo]):
             "bad_bytes": bad_bytes,
             "kind": kind,
             "mapping": mapping,
-            "filename": filename,
+            "filenames": [*filenames, *([filename] if filename else [])],
             "group_column": group_column,
         }
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)

@@ -65,6 +65,7 @@ class EncodingInfo(Shape):
     language: str
     reason: str
     files: list[str]
+    num_files: int
 
 
 class CorpusColumnInfo(Shape):

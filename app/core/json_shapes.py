@@ -57,16 +57,30 @@ class StoredFile(_Stored):
 class EncodingCandidate(_Stored):
     """An encoding in which an upload would be plausible text, and how it would begin beyond ASCII.
 
-    `num_bad_places` of the whole file cannot be decoded in it; its letters are as frequent as in `language`. Of a
-    corpus of several files, `files` names those for which the same encoding is the likeliest; the rest describes the
-    first of these.
+    `num_bad_places` of the whole file cannot be decoded in it; its letters are as frequent as in `language`.
     """
 
     encoding: str
-    files: list[str] = []
     preview: str
     num_bad_places: int = 0
     language: str = ""
+
+
+class BrokenFiles(_Stored):
+    """Files whose encoding cannot decode all of them, and which are read again together.
+
+    `files` names the first of them, or none where the corpus has one file; `candidates` describe the first. Their
+    encoding is rather right where few places are broken; it decodes `num_foreign` characters beyond ASCII.
+    """
+
+    files: list[str] = []
+    num_files: int = 1
+    num_bytes: int
+    encoding: str
+    is_encoding_right: bool
+    num_bad_places: int
+    num_foreign: int
+    candidates: list[EncodingCandidate] = []  # the likeliest first
 
 
 class CorpusColumn(_Stored):
@@ -109,7 +123,6 @@ class ParseReport(_Stored):
     num_bad_lines: int = 0
     bad_lines: dict[str, int] = {}  # by the code of what is wrong with them
     num_bad_places: int = 0  # where bytes cannot be decoded, counted up to 10,000 where the file was refused for them
-    num_foreign: int = 0  # characters beyond ASCII that the encoding of a file with such places decodes
     num_skipped_documents: int = 0  # left out because of such places
     columns: list[CorpusColumn] = []  # the first hundred
     languages: list[str] = []  # of a translation: from which to which
@@ -121,7 +134,7 @@ class ParseReport(_Stored):
     num_groups: int | None = None
     num_ungrouped: int = 0  # records whose column of groups is empty
     lengths: dict[str, int] = {}  # documents by the number of bits of their length in characters
-    candidates: list[EncodingCandidate] = []
+    broken_files: list[BrokenFiles] = []  # those that were refused for such places
 
 
 class ScoreHistogram(_Stored):

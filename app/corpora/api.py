@@ -254,7 +254,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             skip_bad=body.skip_bad,
             kind=kind,
             bad_bytes=body.bad_bytes,
-            filenames=[body.filename] if body.filename else [],
+            filenames=[*body.filenames, *([body.filename] if body.filename else [])],
             mapping=mapping,
             group_column=body.group_column,
         )

@@ -280,10 +280,9 @@ def corpus_page(
         remarks=[(remark.file, problems.sentence(remark)) for remark in corpus.progress.remarks],
         encodings=problems.ENCODINGS,
         encoding_reason=translate(problems.ENCODING_REASONS.get(corpus.progress.encoding_reason or "", "")),
-        offers=problems.encoding_offers(corpus),
+        broken_files=problems.encoding_offers(corpus),
         undecodable=next((problem for problem in corpus.problems if problem.code in ("undecodable", "nul")), None),
         bad_bytes=translate(problems.BAD_BYTES.get(corpus.progress.bad_bytes or "", "")),
-        is_encoding_right=problems.prefers_present_encoding(corpus),
         kinds=_kinds(),
         reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
         columns=record_kinds.column_uses(corpus),
@@ -349,6 +348,7 @@ def _statistics(session: Session, principal: Principal, corpus: Corpus, tokenize
         "first_bar": statistics.first_bar(bars),
         "compared": compared,
         "tokenizers": tokenizers,
+        "base_models": stored_tokenizers.models_for_kind(session, principal=principal, kind=corpus.kind),
     }
 
 

@@ -1,6 +1,5 @@
 """Problems of uploads: the sentence of each code that the parser reports."""
 
-from itertools import groupby
 from typing import Any
 
 from babel import Locale
@@ -8,7 +7,7 @@ from babel import Locale
 from app.core import i18n
 from app.core.formatting import file_size
 from app.core.i18n import Plural, _, gettext_noop, ngettext, translate
-from app.core.json_shapes import EncodingCandidate, Problem
+from app.core.json_shapes import BrokenFiles, EncodingCandidate, Problem
 from app.core.models import Corpus
 from app.corpora.record_kinds import KIND_WORDS
 
@@ -285,14 +284,11 @@ def encoding_reason(candidate: EncodingCandidate) -> str:
     return _("{decoded}, and its letters are about as frequent as in {language}.", decoded=decoded, language=language)
 
 
-def encoding_offers(corpus: Corpus) -> list[tuple[list[str], list[tuple[EncodingCandidate, str]]]]:
-    """The encodings that are offered for a refused corpus, with their reasons, by the files that they are offered for:
-    none are named where the corpus has one.
-    """
-    candidates = corpus.progress.candidates
+def encoding_offers(corpus: Corpus) -> list[tuple[BrokenFiles, list[tuple[EncodingCandidate, str]]]]:
+    """The files of a corpus that cannot be decoded, and which encodings are offered for them with what reasons."""
     return [
-        (files, [(candidate, encoding_reason(candidate)) for candidate in group])
-        for files, group in groupby(candidates, key=lambda candidate: candidate.files)
+        (broken, [(candidate, encoding_reason(candidate)) for candidate in broken.candidates])
+        for broken in corpus.progress.broken_files
     ]
 
 
@@ -300,15 +296,6 @@ def language_name(english: str) -> str:
     """The name of a language in the reader's language, from its English name."""
     code = next((code for code, name in Locale("en").languages.items() if name == english), english)
     return i18n.language_name(code)
-
-
-def prefers_present_encoding(corpus: Corpus) -> bool:
-    """Whether the encoding of a refused file is rather right, and only a few places are broken: at most ten, one in a
-    thousand bytes, or one for each ten characters beyond ASCII that it decodes.
-    """
-    report = corpus.progress
-    few = report.num_bad_places <= 10 or report.num_bad_places * 1000 < corpus.num_bytes
-    return few or report.num_bad_places * 10 <= report.num_foreign
 
 
 def by_reason(problems: list[Problem], counts: dict[str, int]) -> list[tuple[int, str]]:

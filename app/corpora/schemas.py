@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.json_shapes import EncodingCandidate, Problem
+from app.core.json_shapes import BrokenFiles, Problem
 from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.openai_models import Upload
 from app.corpora import problems, record_kinds
@@ -37,8 +37,10 @@ class EncodingOffer(BaseModel):
     language: str = Field(description="Language whose letters are as frequent, in English; empty if none is known.")
     reason: str = Field(description="Why it is offered, as a sentence.")
     files: list[str] = Field(
-        description="If the corpus has several files: those for which it is offered. The rest is about the first."
+        description="If the corpus has several files: the first 500 of those for which it is offered. The rest is "
+        "about the first."
     )
+    num_files: int = Field(description="Number of files for which it is offered.")
 
 
 class CorpusProgress(BaseModel):
@@ -239,7 +241,16 @@ class ParseRequest(BaseModel):
         description="Column whose value is the group of a record, such as its author, or names its side: train or "
         "validation. Jobs can split by it.",
     )
-    filename: str | None = Field(None, description="Only this file is in `encoding`; the others keep theirs.")
+    filenames: list[str] = Field(
+        [],
+        max_length=MAX_UPLOADS,
+        description="Only these files are in `encoding`, and only for them holds `bad_bytes`; the others keep theirs.",
+    )
+    filename: str | None = Field(
+        None,
+        description="The name of `filenames` in earlier versions, for one file.",
+        json_schema_extra={"deprecated": True},
+    )
 
 
 class UploadAnswer(BaseModel):
@@ -381,16 +392,20 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         remarks=[problem_answer(remark) for remark in progress.remarks],
         num_remarks=progress.num_remarks,
         problems=[problem_answer(problem) for problem in corpus.problems],
-        encodings=[encoding_offer(candidate) for candidate in progress.candidates],
+        encodings=[offer for broken in progress.broken_files for offer in encoding_offers(broken)],
         task_id=task.id if task is not None else None,
         progress=CorpusProgress(done=task.progress.done, total=total) if task is not None and total else None,
         shipped=corpus.owner_id is None,
     )
 
 
-def encoding_offer(candidate: EncodingCandidate) -> EncodingOffer:
-    """A stored candidate with its reason."""
-    return EncodingOffer(**candidate.model_dump(), reason=problems.encoding_reason(candidate))
+def encoding_offers(broken: BrokenFiles) -> list[EncodingOffer]:
+    """The encodings that are offered for some files, with the reasons."""
+    files = {"files": broken.files, "num_files": broken.num_files}
+    return [
+        EncodingOffer(**candidate.model_dump(), reason=problems.encoding_reason(candidate), **files)
+        for candidate in broken.candidates
+    ]
 
 
 _SAME = (

@@ -224,7 +224,7 @@ def parse_again(
     files = {file.filename: file for file in list_files(session, corpus_id)}
     unknown = next((filename for filename in filenames if filename not in files), None)
     if unknown is not None:
-        raise bad_field("filename", "file_unknown", _("This corpus has no file “{name}”.", name=unknown[:200]))
+        raise bad_field("filenames", "file_unknown", _("This corpus has no file “{name}”.", name=unknown[:200]))
     if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
         message = _("This corpus has no column “{name}”.", name=group_column[:200])
         raise bad_field("group_column", "column_unknown", message)

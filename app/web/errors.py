@@ -19,7 +19,7 @@ from starlette.routing import Match
 from app.core import db
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.principal import not_found
 from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
@@ -126,7 +126,12 @@ def _validation_error(request: Request, error: Exception) -> Response:
 def joined(fields: list[FieldError], num_errors: int) -> str:
     """The sentences of the first errors in one, and how many there are beyond them."""
     text = "; ".join(f.message for f in fields)
-    return text + "; " + _("and {n} more", n=num_errors - len(fields)) if num_errors > len(fields) else text
+    left_out = num_errors - len(fields)
+    return (
+        ngettext("{text}; and {n} other error", "{text}; and {n} other errors", left_out, text=text)
+        if left_out
+        else text
+    )
 
 
 def validation_field(detail: dict[str, Any]) -> FieldError:

@@ -4,7 +4,7 @@
 import { call } from "./api.js";
 import { refresh } from "./refresh.js";
 import { cloneTemplate, find, findAll } from "./dom.js";
-import { bytes, fill, number, span } from "./format.js";
+import { bytes, fill, fillPlural, number, span } from "./format.js";
 import { ResumableUpload } from "./resumable-upload.js";
 import { acceptDrops, confirmLeavingWhile, filesOf } from "./transfer.js";
 
@@ -306,7 +306,7 @@ export function start(form) {
     const refused = visible.filter((named) => problemOf(named));
     const accepted = visible.filter((named) => !problemOf(named)).sort(([one], [other]) => (one < other ? -1 : 1));
     const lines = refused.slice(0, MAX_NAMES_SHOWN).map((named) => `${named[0]}: ${problemOf(named)}`);
-    if (refused.length > lines.length) lines.push(fill(words.more ?? "", { n: number(refused.length - lines.length) }));
+    if (refused.length > lines.length) lines.push(fillPlural(words.more, refused.length - lines.length));
     note.replaceChildren(
       ...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line, className: "error" })),
     );

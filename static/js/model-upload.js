@@ -2,7 +2,7 @@
 
 import { call, RequestRefused } from "./api.js";
 import { find, findAll } from "./dom.js";
-import { bytes, fill } from "./format.js";
+import { bytes, fill, fillPlural } from "./format.js";
 import { acceptDrops, confirmLeavingWhile, sendFile } from "./transfer.js";
 
 /** @typedef {[name: string, file: File]} NamedFile */
@@ -72,7 +72,10 @@ class ModelUpload {
   #showLeftOut(names) {
     const place = find(this.root, "[data-rest]");
     place.hidden = !names.length;
-    place.textContent = fill(this.words.leftOut ?? "", { names: names.slice(0, MAX_NAMES_SHOWN).join(", ") });
+    const shown = names.slice(0, MAX_NAMES_SHOWN).join(", ");
+    const rest = names.length - MAX_NAMES_SHOWN;
+    place.textContent =
+      rest > 0 ? fillPlural(this.words.leftOutMore, rest, { names: shown }) : fill(this.words.leftOut ?? "", { names: shown });
   }
 
   /**

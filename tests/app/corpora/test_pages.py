@@ -83,7 +83,7 @@ def test_the_page_of_a_corpus_shows_its_counts_and_documents(alice: TestClient, 
 def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Upload) -> None:
     corpus = upload(alice, b'{"text": "a"}\nnonsense\n{"text": 1}\n', "bad.jsonl")
     text = alice.get(f"/corpora/{corpus['id']}").text
-    assert "Skip these 2" in text
+    assert "Skip 2 lines or files" in text
     assert "This is not valid JSON: error at character 1." in text
     answer = alice.post(f"/corpora/{corpus['id']}/parse", data={"skip_bad": "true"})
     assert answer.headers["location"] == f"/corpora/{corpus['id']}"
@@ -91,6 +91,13 @@ def test_bad_lines_are_listed_and_can_be_skipped(alice: TestClient, upload: Uplo
     text = alice.get(f"/corpora/{corpus['id']}").text
     assert "What was left out" in text
     assert "Train on this" in text
+
+
+def test_a_single_bad_line_can_be_skipped(alice: TestClient, upload: Upload) -> None:
+    corpus = upload(alice, b'{"text": "a"}\nnonsense\n', "bad.jsonl")
+    text = alice.get(f"/corpora/{corpus['id']}").text
+    assert "1 line or file is not a document." in text
+    assert "Skip 1 line or file</button>" in text
 
 
 def test_unused_keys_and_reasons_are_listed(alice: TestClient, upload: Upload) -> None:
@@ -238,7 +245,8 @@ def test_records_are_shown_in_readable_form(alice: TestClient, upload: Upload, k
     assert "Is it hot?" in text
     assert html.escape(EVIL) in text
     assert EVIL not in text
-    assert "{&#34;" not in text.partition('id="documents"')[2], "the record is drawn as JSON"
+    documents = text.partition('id="documents"')[2].partition("</section>")[0]
+    assert "{&#34;" not in documents, "the record is drawn as JSON"
 
 
 def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import struct
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.testclient import TestClient
 from app.core import db, migrations, storage
 from app.core.models import Corpus
 from app.corpora import previews, service
+from tests.app.corpora.conftest import Upload
 from tests.app.corpora.test_tus import BODY, create, metadata
 from tests.app.jobs import factories
 from tests.background import run_waiting
@@ -219,6 +221,54 @@ def test_replaced_bytes_are_those_of_the_file_that_they_were_chosen_for(alice: T
     run_waiting()
     assert alice.get(f"/api/v1/corpora/{corpus}").json()["state"] == "ready"
     assert texts(corpus) == [f"{cafe}\ufffd!"[:500], moon[:500]]
+
+
+def test_each_file_keeps_its_encoding_or_is_offered_another_by_itself(alice: TestClient) -> None:
+    moon = "床前明月光，疑是地上霜。举头望明月，低头思故乡。\n" * 600
+    cafe = "Café. Résumé. Naïve.\n" * 20
+    spoiled = cafe.encode() + b"\xff!"
+    names = [f"moon-{number}.txt" for number in range(7)]
+    corpus = joined(alice, {"cafe.txt": spoiled, "note.txt": spoiled, **dict.fromkeys(names, moon.encode("gbk"))})
+    offered = {offer["encoding"]: offer["num_files"] for offer in reversed(corpus["encodings"])}
+    assert offered["gb18030"] == 7
+    page = alice.get(f"/corpora/{corpus['id']}").text
+    cards = {
+        name: page.split(f'id="{name}"')[1].split("</section>")[0]
+        for name in ("problems", "bad-bytes", "encoding", "other-bad-bytes")
+    }
+    assert "cafe.txt, note.txt: Broken places in 1004 B: 2. " in cards["problems"]
+    several = ", ".join(names[:5]) + " and 2 other files"
+    assert [card for card in cards if several in cards[card]] == ["problems", "encoding", "other-bad-bytes"]
+    forms = cards["encoding"].split("<form")[1:]
+    assert [names[6] in form for form in forms if "button primary" in form] == [True]
+    sent = re.findall(r'name="filename"\s+value="([^"]*)"', cards["bad-bytes"])
+    assert sent == ["cafe.txt", "note.txt"] * 3
+    path = f"/corpora/{corpus['id']}/parse"
+    answer = alice.post(path, data={"filename": sent[:2], "bad_bytes": "omit"}, follow_redirects=False)
+    assert answer.status_code == 303
+    assert {problem["file"] for problem in read(alice, corpus["id"])["problems"]} == set(names)
+    body = {"filenames": names, "encoding": "gb18030"}
+    assert alice.post(f"/api/v1{path}", json=body).status_code == 202
+    assert read(alice, corpus["id"])["state"] == "ready"
+    assert texts(corpus["id"]) == [f"{cafe}!"[:500]] * 2 + [moon[:500]] * 7
+    body = {"filenames": [names[0], "sun.txt"]}
+    refused = alice.post(f"/api/v1{path}", json=body)
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "filenames")
+
+
+def test_it_says_how_many_files_are_left_where_not_all_are_read_again_at_once(
+    alice: TestClient, upload: Upload
+) -> None:
+    corpus_id = upload(alice, b"one caf\xe9 in town\n", "town.txt")["id"]
+    with db.transaction() as session:
+        corpus = session.get_one(Corpus, corpus_id)
+        broken = corpus.progress.broken_files[0].model_copy(update={"files": ["a.txt", "b.txt"], "num_files": 612})
+        corpus.progress = corpus.progress.model_copy(update={"broken_files": [broken]})
+    text = alice.get(f"/corpora/{corpus_id}").text
+    assert "a.txt, b.txt and 610 other files</h3>" in text
+    assert "The first 2 are read again at once, and the rest is offered after that." in text
+    offer = alice.get(f"/api/v1/corpora/{corpus_id}").json()["encodings"][0]
+    assert (offer["files"], offer["num_files"]) == (["a.txt", "b.txt"], 612)
 
 
 def test_counts_of_records_are_those_of_all_files(alice: TestClient) -> None:

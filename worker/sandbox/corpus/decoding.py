@@ -182,9 +182,11 @@ def _context(path: Path, encoding: str, skip: int, byte: int, length: int) -> st
     return f"{before.decode(encoding, 'ignore')}{escaped}{after_text}".replace("\0", "\\x00")
 
 
-def list_bad_places(path: Path, first: Undecodable, skip: int, progress: Callable[[int], None]) -> dict[str, Any]:
-    """How many places of a file cannot be decoded or are NUL, the first of them as problems, and how many characters
-    beyond ASCII its encoding decodes; reading ends when there are more than MAX_BAD_PLACES.
+def list_bad_places(
+    path: Path, first: Undecodable, skip: int, progress: Callable[[int], None]
+) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """The first places of a file that cannot be decoded or are NUL, as problems, then how many there are and how many
+    characters beyond ASCII its encoding decodes; reading ends when there are more than MAX_BAD_PLACES.
     """
     bad_places = BadPlaces("")
     num_foreign = 0
@@ -197,11 +199,14 @@ def list_bad_places(path: Path, first: Undecodable, skip: int, progress: Callabl
         if byte > first.byte and len(problems) < KEPT_BAD_PLACES:
             context = _context(path, first.encoding, skip, byte, length)
             problems.append(Undecodable("undecodable", first.encoding, line, byte, context).problem())
-    return {
-        "problems": problems,
-        "num_bad_places": min(bad_places.count, MAX_BAD_PLACES),
-        "num_foreign": num_foreign,
-    }
+    return problems, {"num_bad_places": min(bad_places.count, MAX_BAD_PLACES), "num_foreign": num_foreign}
+
+
+def is_encoding_right(num_bad_places: int, num_foreign: int, num_bytes: int) -> bool:
+    """Whether the encoding of a file is rather right, and only a few places are broken: at most ten, one in a thousand
+    bytes, or one for each ten characters beyond ASCII that it decodes.
+    """
+    return num_bad_places <= 10 or num_bad_places * 1000 < num_bytes or num_bad_places * 10 <= num_foreign
 
 
 # ---- other encodings ------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import GroupedDocument, RecordReader
-from worker.sandbox.corpus.tables import DELIMITERS, Rows, TableRows
+from worker.sandbox.corpus.tables import DELIMITERS, Rows, TableRows, describe_columns
 from worker.sandbox.reporting import ProgressReporter, report
 
 TEXT_FORMATS = ("txt", "md")
@@ -322,7 +322,7 @@ class FileReader:
             except BadLine as bad:
                 self._bad_lines.add(bad, number)
                 if not table.names:
-                    table.describe_unknown(cells for _number, cells in rows)
+                    describe_columns(self._shape, bad, (cells for _number, cells in rows))
                     return
             else:
                 self._output.documents([] if document is None else [document])
@@ -370,11 +370,16 @@ def parse(
                 reader.read(source)
             except decoding.Undecodable as error:
                 skip = decoding.sniff(source.path, requested_encoding, source.form == "html")[1]
-                places = decoding.list_bad_places(source.path, error, skip, progress)
-                candidates = decoding.candidates(source.path, error.encoding, progress)
-                raise UnreadableCorpus(
-                    places.pop("problems"), **{**counted(), **places}, candidates=candidates
-                ) from None
+                problems, numbers = decoding.list_bad_places(source.path, error, skip, progress)
+                numbers["num_bytes"] = source.path.stat().st_size
+                broken = {
+                    "encoding": error.encoding,
+                    "is_encoding_right": decoding.is_encoding_right(**numbers),
+                    "candidates": decoding.candidates(source.path, error.encoding, progress),
+                    **numbers,
+                }
+                facts = {**counted(), "num_bad_places": numbers["num_bad_places"], "broken_files": [broken]}
+                raise UnreadableCorpus(problems, **facts) from None
         if bad_lines and not skip_bad:
             raise UnreadableCorpus(bad_lines.problems, **counted())
         if not output.num_documents:

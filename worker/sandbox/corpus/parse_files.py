@@ -28,9 +28,9 @@ PART = "part"  # the directory in which one file is read
 PROBLEMS_PER_FILE = 5
 MAX_PROBLEMS = 100
 MAX_KEYS = 100  # of labels and unused keys
-MAX_FILES_OF_OFFER = 500  # that are read in another encoding at once; a form may have a thousand fields
+MAX_FILES_OF_OFFER = 500  # that are named, to be read again at once; a form may have a thousand fields
 SUMS = (
-    *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_foreign", "num_files"),
+    *("num_bad_lines", "num_bad_places", "num_turns", "num_skipped_documents", "num_files"),
     *("num_remarks", "num_ungrouped"),
 )
 OPTIONS = ("kind", "skip_bad", "bad_bytes", "bad_bytes_by_file", "mapping", "group_column")
@@ -65,30 +65,28 @@ class JoinedCorpus(CorpusWriter):
         self.num_characters += num_characters
 
 
-class EncodingOffers:
-    """The encodings that are offered for files which cannot be decoded. Those with the same likeliest one share what is
-    offered for the first of them.
+class BrokenFiles:
+    """The files that cannot be decoded. Those for which the same is advised are read again together: they have the same
+    encoding, which is rather right or wrong, and the same likeliest other one. What is offered is that for the first.
     """
 
     def __init__(self) -> None:
-        self._offers: dict[str, list[dict[str, Any]]] = {}
-        self._files: dict[str, list[str]] = {}
+        self._groups: dict[tuple[Any, ...], dict[str, Any]] = {}
 
-    def add(self, filename: str, offers: list[dict[str, Any]]) -> None:
-        """Note the offers for a file, the likeliest first; there may be none."""
-        if not offers:
-            return
-        likeliest = offers[0]["encoding"]
-        self._offers.setdefault(likeliest, offers)
-        self._files.setdefault(likeliest, []).append(filename)
+    def add(self, filename: str, broken: dict[str, Any]) -> None:
+        """Note what the report of a file says of it."""
+        likeliest = next((offer["encoding"] for offer in broken["candidates"]), None)
+        key = (broken["encoding"], broken["is_encoding_right"], likeliest)
+        numbers = dict.fromkeys(("num_files", "num_bytes", "num_bad_places", "num_foreign"), 0)
+        group = self._groups.setdefault(key, {**broken, **numbers, "files": []})
+        for name in numbers:
+            group[name] += broken.get(name, 1)
+        if len(group["files"]) < MAX_FILES_OF_OFFER:
+            group["files"].append(filename)
 
     def report(self) -> list[dict[str, Any]]:
-        """All offers, each with its files."""
-        return [
-            {**offer, "files": self._files[likeliest][:MAX_FILES_OF_OFFER]}
-            for likeliest, offers in self._offers.items()
-            for offer in offers
-        ]
+        """The groups, those whose encoding is wrong first."""
+        return sorted(self._groups.values(), key=lambda group: group["is_encoding_right"])
 
 
 class Facts:
@@ -136,7 +134,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
     problems: list[dict[str, Any]] = []
     remarks: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
-    offers = EncodingOffers()
+    broken_files = BrokenFiles()
     is_failed, done = False, 0
     encodings = set()
     try:
@@ -158,7 +156,8 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
                 is_failed = True
                 report_of_file = {name: value for name, value in refused.report.items() if name != "problems"}
                 file_problems = refused.report["problems"]
-                offers.add(file["filename"], report_of_file.get("candidates", []))
+                for broken in report_of_file.get("broken_files", []):
+                    broken_files.add(file["filename"], broken)
             facts.add(report_of_file)
             problems += [_in_file(file["filename"], problem) for problem in file_problems[:PROBLEMS_PER_FILE]]
             remarks += [_in_file(file["filename"], remark) for remark in report_of_file.get("remarks", [])]
@@ -170,9 +169,8 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
             progress(done)
         progress_report = {**options, **facts.report(), "remarks": remarks[:MAX_PROBLEMS], **facts.first}
         if is_failed:
-            raise UnreadableCorpus(
-                problems[:MAX_PROBLEMS], **progress_report, candidates=offers.report(), files=reports
-            )
+            progress_report["broken_files"] = broken_files.report()
+            raise UnreadableCorpus(problems[:MAX_PROBLEMS], **progress_report, files=reports)
         sha256 = output.finish()
     finally:
         output.discard()

@@ -20,13 +20,20 @@ MAX_ROW_CHARACTERS = 16 << 20
 _EXCEL_HINT = re.compile(r"\"?sep=(.)\"?\r?\n", re.IGNORECASE)
 
 
+class UnknownColumns(BadLine):
+    """The first row names no kind of record; `names` are those of its columns."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__("columns", found=", ".join(names)[:200])
+        self.names = names
+
+
 class TableRows:
     """Reads the rows of one table into documents; the first one that is not empty names the columns."""
 
     def __init__(self, shape: RecordReader, bad_lines: BadLines) -> None:
         self._shape, self._bad_lines = shape, bad_lines
         self.names: list[str] = []
-        self._unknown: list[str] = []  # names of columns that are those of no kind
 
     def document(self, row: list[str]) -> str | None:
         """What is kept of a row; None of one that names columns, is empty, or is left out. Raises BadLine."""
@@ -35,8 +42,7 @@ class TableRows:
         if not self.names:
             names = _names(row)
             if not self._shape.knows_columns(names):
-                self._unknown = names
-                raise BadLine("columns", found=", ".join(names)[:200])
+                raise UnknownColumns(names)
             self.names = names
             return None
         if any(SKIPPED in cell for cell in row):
@@ -46,15 +52,17 @@ class TableRows:
             return None
         return self._shape.document(_record(self.names, row))
 
-    def describe_unknown(self, rows: Iterator[list[str]]) -> None:
-        """After a first row that names no kind of record: describe its columns for people, by the next row."""
-        row: list[str] = []
-        try:
+
+def describe_columns(shape: RecordReader, header: BadLine, rows: Iterator[list[str]]) -> None:
+    """Where the first row names no kind of record: describe its columns for people, by the next row."""
+    if not isinstance(header, UnknownColumns):
+        return
+    row: list[str] = []
+    try:
+        with suppress(csv.Error, BadLine):
             row = next((row for row in rows if any(cell.strip() for cell in row)), [])
-        except (csv.Error, BadLine):
-            pass
-        finally:
-            self._shape.name_columns(self._unknown, row[: len(self._unknown)])
+    finally:
+        shape.name_columns(header.names, row[: len(header.names)])
 
 
 class Rows:
@@ -88,7 +96,7 @@ class Rows:
             except BadLine as bad:
                 self._bad_lines.add(bad, line)
                 if not table.names:
-                    table.describe_unknown(reader)
+                    describe_columns(self._shape, bad, reader)
                     return
             lines.begin_row()
             line = lines.number + 1

@@ -265,7 +265,7 @@ def test_a_trailing_comma_is_reported_with_its_position(tmp_path: Path) -> None:
 def test_the_encoding_is_offered_first_and_decodes_the_file(tmp_path: Path, name: str, encoding: str) -> None:
     with pytest.raises(parse.UnreadableCorpus) as caught:
         read(tmp_path, name)
-    assert caught.value.report["candidates"][0]["encoding"] == encoding
+    assert caught.value.report["broken_files"][0]["candidates"][0]["encoding"] == encoding
     text = (CASES / name).read_bytes().decode(encoding)
     documents = read(tmp_path, name, encoding=encoding)[1]
     if name.endswith(".txt"):
@@ -283,7 +283,8 @@ def test_a_few_characters_are_enough_to_offer_their_encoding(tmp_path: Path, tex
     (tmp_path / "upload").write_bytes(line.encode(encoding))
     with pytest.raises(parse.UnreadableCorpus) as caught:
         parse.parse(tmp_path, "jsonl", None, False, lambda done: None)
-    offers = {offer["encoding"]: offer["preview"] for offer in caught.value.report["candidates"]}
+    (broken,) = caught.value.report["broken_files"]
+    offers = {offer["encoding"]: offer["preview"] for offer in broken["candidates"]}
     assert line in offers[encoding]
 
 
@@ -300,8 +301,8 @@ def test_one_bad_byte_in_40_mb_is_shown_with_its_context(tmp_path: Path) -> None
     (problem,) = report["problems"]
     assert (problem["line"], problem["byte"]) == (600_001, len(before))
     assert "the caf\\xe9 of the town" in problem["context"]
-    assert report["candidates"][0]["encoding"] == "windows-1252"
-    assert report["candidates"][0]["preview"] == "the café of the town"
+    first = report["broken_files"][0]["candidates"][0]
+    assert (first["encoding"], first["preview"]) == ("windows-1252", "the café of the town")
     for bad_bytes, replacement in (("omit", b""), ("replace", "\ufffd".encode())):
         result = parse.parse(tmp_path, "txt", None, False, lambda done: None, bad_bytes=bad_bytes)
         assert result["progress"]["num_bad_places"] == 1

@@ -177,7 +177,7 @@ FRENCH = "Il était une fois, à l’orée d’une forêt où naît la sève, un
     ],
 )
 def test_the_likeliest_encoding_is_offered_first_with_a_preview(tmp_path: Path, text: str, encoding: str) -> None:
-    offers = refused(tmp_path, text.encode(encoding))["candidates"]
+    offers = refused(tmp_path, text.encode(encoding))["broken_files"][0]["candidates"]
     assert offers[0]["encoding"] == encoding
     assert offers[0]["preview"] in text
     assert parsed(tmp_path, text.encode(encoding), encoding=encoding)["documents"] == [text]
@@ -208,14 +208,14 @@ ENCODED = [
 @pytest.mark.parametrize(("language", "encoding"), ENCODED)
 def test_encodings_of_other_scripts_are_offered_first(tmp_path: Path, language: str, encoding: str) -> None:
     text = SENTENCES[language] * 4
-    offers = refused(tmp_path, text.encode(encoding))["candidates"]
+    offers = refused(tmp_path, text.encode(encoding))["broken_files"][0]["candidates"]
     assert (offers[0]["encoding"], offers[0]["num_bad_places"]) == (encoding, 0)
     assert offers[0]["preview"] in text
 
 
 def test_an_encoding_is_judged_by_the_whole_file(tmp_path: Path) -> None:
     content = b"plain\n" * 300_000 + (POEM * 300).encode("gb18030") + b"\xff\xff\n" + (POEM * 9).encode("gb18030")
-    offers = refused(tmp_path, content)["candidates"]
+    offers = refused(tmp_path, content)["broken_files"][0]["candidates"]
     assert (offers[0]["encoding"], offers[0]["num_bad_places"]) == ("gb18030", 2)
     assert [offer for offer in offers if offer["encoding"] == "big5"] == []
 
@@ -223,7 +223,9 @@ def test_an_encoding_is_judged_by_the_whole_file(tmp_path: Path) -> None:
 def test_utf_8_stays_right_where_most_of_it_is_valid(tmp_path: Path) -> None:
     content = (FRENCH * 300).encode() + b"caf\xe9\n" + (FRENCH * 300).encode() + b"\xff\n"
     report = refused(tmp_path, content)
-    assert (report["num_bad_places"], report["num_foreign"]) == (2, 600 * sum(c > "\x7f" for c in FRENCH))
+    (broken,) = report["broken_files"]
+    assert (broken["num_bad_places"], broken["num_foreign"]) == (2, 600 * sum(c > "\x7f" for c in FRENCH))
+    assert (report["num_bad_places"], broken["is_encoding_right"]) == (2, True)
     assert [(problem["line"], content[problem["byte"]]) for problem in report["problems"]] == [
         (301, 0xE9),
         (602, 0xFF),
@@ -267,7 +269,7 @@ def test_documents_with_bad_bytes_are_left_out_and_counted(
 
 def test_random_bytes_get_no_encoding_offered(tmp_path: Path) -> None:
     noise = random.Random(1).randbytes(100_000)
-    assert refused(tmp_path, noise)["candidates"] == []
+    assert refused(tmp_path, noise)["broken_files"][0]["candidates"] == []
 
 
 def test_a_wrong_encoding_is_rejected_too(tmp_path: Path) -> None:
