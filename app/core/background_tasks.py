@@ -267,6 +267,13 @@ def _uses(corpus_id: str) -> Select[BackgroundTask]:
     return select(BackgroundTask).where(uses_corpus, BackgroundTask.state.in_(OPEN))
 
 
+def corpora_of_open_tasks(session: Session) -> set[str]:
+    """The IDs of the corpora that tasks which wait or run read."""
+    open_tasks = select(BackgroundTask.corpus_id, BackgroundTask.options).where(BackgroundTask.state.in_(OPEN))
+    rows = session.execute(open_tasks).all()
+    return {corpus_id for row in rows for corpus_id in (row.corpus_id, *row.options.corpora) if corpus_id}
+
+
 def list_lost(session: Session, *, node: str | None = None) -> list[BackgroundTask]:
     """The running tasks whose worker fell silent, or all of a node."""
     return list(session.scalars(_lost(node)))

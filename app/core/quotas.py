@@ -1,8 +1,9 @@
 """Quotas of users: disk space, jobs that run at once, and GPU hours within thirty days. What each of them uses.
 
 Disk space counts files and text of corpora (a file once, however many versions have it; of downloads what has arrived),
-checkpoints, base models, exports, and archives of jobs while they are imported. A quota is checked when something is
-begun; what runs is never ended for it.
+checkpoints, base models, exports, and archives of jobs while they are imported. The cache of tokens counts for nobody:
+jobs of several users share it, and what is not needed goes by itself. A quota is checked when something is begun; what
+runs is never ended for it.
 """
 
 from collections.abc import Callable, Iterable

@@ -5,15 +5,19 @@ from typing import Any, Literal
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
+from app.base_models import service as base_models
 from app.core import labels, sharing
 from app.core.errors import bad_field
 from app.core.i18n import _
-from app.core.models import Tokenizer
+from app.core.models import ImportedModel, Tokenizer
 from app.core.principal import Principal, in_trash, is_in_trash, visible_to
+from trainer.families import FAMILIES
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 
 TokenizerOrder = Literal["newest", "name", "size"]
 TokenizerSource = Literal["job", "training", "import"]
 TokenizerState = Literal["preparing", "ready", "failed"]
+MAX_MODELS = 100  # whose tokenizers are offered
 _ORDERS: dict[str, ColumnElement[Any]] = {
     "name": func.lower(Tokenizer.name),
     "size": -func.coalesce(Tokenizer.vocab_size, 0),
@@ -63,3 +67,15 @@ def usable_tokenizer(
         message = _("The tokenizer “{name}” is not ready. Its page says why.", name=tokenizer.name)
         raise bad_field(field, "tokenizer_unready", message)
     return tokenizer
+
+
+def models_for_kind(session: Session, *, principal: Principal, kind: str) -> list[ImportedModel]:
+    """The imported models that can learn from documents of a kind, the newest first: a tokenizer comes with each."""
+    families = {
+        family
+        for objective, kinds in CORPUS_KINDS_BY_OBJECTIVE.items()
+        if kinds[0] == kind
+        for family in FAMILIES[objective]
+    }
+    models, _next = base_models.list_models(session, principal=principal, limit=MAX_MODELS, state="ready")
+    return [model for model in models if model.facts.model_type in families]

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from app.core import db, disk, live, migrations
@@ -20,8 +21,8 @@ from app.jobs.forwarding import service as forwarding
 from app.jobs.forwarding import tracker_errors, trackers
 from app.jobs.forwarding.trackers import Tracker
 from app.jobs.lifecycle import recovery_policy
-from app.jobs.scheduling import dispatch
-from app.web.auth import Reader
+from app.jobs.scheduling import cached_data, dispatch
+from app.web.auth import EveryonesManager, Reader
 from app.web.pages import page
 
 router = APIRouter()
@@ -51,6 +52,14 @@ class Part:
     description: str
     at: datetime | None = None  # its last report
     remedy: str | None = None
+    unneeded_bytes: int = 0  # that can be freed at once
+
+
+@router.post("/health/delete-unneeded-cache")
+def delete_unneeded_cache(principal: EveryonesManager) -> Response:
+    """Delete what the cache has that no unfinished job or task needs, and go back to the page."""
+    cached_data.delete_unneeded()
+    return RedirectResponse("/health", status_code=303)
 
 
 @router.get("/health")
@@ -58,13 +67,14 @@ def show_health(request: Request, principal: Reader) -> Response:
     """The state of each part, and the constants that decide when jobs are retried, paused or failed."""
     with db.transaction() as session:
         now = db.now()
-        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now), _disk()]
-        parts += _trackers(session, sees_errors=principal.is_at_least("admin"))
+        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now)]
+        parts += [_disk(), _cache(), *_trackers(session, sees_errors=principal.is_at_least("admin"))]
     return page(
         request,
         "nodes/health.html",
         principal=principal,
         parts=parts,
+        may_free=principal.is_at_least("admin"),
         constants=[(_variable(name), translate(_description(name)), _formatted(name)) for name in DISPLAYED_SETTINGS],
         fixed=[(translate(text), value) for text, value in FIXED.items()],
     )
@@ -128,6 +138,18 @@ def _disk() -> Part:
         reserve=file_size(disk.kept_free()),
     )
     return Part(_("Data directory"), "bad", description, remedy=remedy)
+
+
+def _cache() -> Part:
+    """The cache of tokens: it is shared by all users, so it counts in nobody's quota."""
+    usage = cached_data.usage()
+    description = _(
+        "Tokens and vocabularies that jobs share take {size}. Jobs and tasks that wait or run need {needed} of them; "
+        "the rest is deleted when it has not been used for 30 days, or for a day on a disk that is almost full.",
+        size=file_size(usage.num_bytes),
+        needed=file_size(usage.num_bytes - usage.num_unneeded_bytes),
+    )
+    return Part(_("Cache"), "good", description, unneeded_bytes=usage.num_unneeded_bytes)
 
 
 def _trackers(session: Session, *, sees_errors: bool) -> list[Part]:

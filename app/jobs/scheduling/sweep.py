@@ -4,8 +4,6 @@ Each action is safe to repeat and may be interrupted anywhere. Files that neithe
 quarantined for a day first. Run directories of jobs without a row are left alone: `athanor rescan` reads those.
 """
 
-import fcntl
-import json
 import logging
 import os
 import shutil
@@ -21,14 +19,15 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, db, deleted_directories, disk, idempotency, storage, trash
+from app.core import audit_log, db, deleted_directories, idempotency, storage, trash
 from app.core.errors import PanelError
-from app.core.models import HELD, TERMINAL, BackgroundTask, Checkpoint, Corpus, Job
+from app.core.models import HELD, BackgroundTask, Checkpoint, Corpus, Job
 from app.corpora import open_uploads
 from app.corpora import service as corpora
 from app.jobs import deletion as jobs
 from app.jobs.lifecycle import retention
-from trainer.run_dir import CORPORA_SUFFIX, LOCK_SUFFIX, MAKING
+from app.jobs.scheduling.cached_data import DAY, Action, idle_seconds, is_abandoned, remove_at_once, useless_entries
+from trainer.run_dir import MAKING
 
 log = logging.getLogger(__name__)
 
@@ -37,12 +36,8 @@ SECONDS = 1.0  # after which a round starts nothing more: jobs wait for the sche
 ROWS = 10_000  # of the metrics of a job, deleted in one transaction
 MAX_PURGED = 20  # rows of each kind that a round deletes from the trash
 UNFINISHED_SECONDS = 3600.0  # without a change, after which unfinished and unexplained files are removed
-DAY = 24 * 3600.0
-CACHE_SECONDS, CACHE_SECONDS_ON_LOW_DISK = 30 * DAY, DAY  # without a use, after which tokens and vocabularies go
 # What killed processes leave of uploads, parsed text, unpacked archives and downloads.
 PARTIAL = ("corpora/*/*.bin.*", "base_models/*/.*.part", "base_models/*/.cache", "works/*/*.part")
-
-Action = Callable[[], None]
 
 
 class Sweep:
@@ -89,7 +84,7 @@ def _deleted_checkpoints() -> list[Action]:
 
 
 def _remove_checkpoint(checkpoint_id: str, path: str) -> None:
-    _remove_directory_at_once(storage.checkpoint(path), checkpoint_id)
+    remove_at_once(storage.checkpoint(path), checkpoint_id)
     with db.transaction() as session:
         checkpoints.mark_deleted(session, checkpoint_id)
     log.info("sweep: deleted the checkpoint %s", path)
@@ -114,21 +109,10 @@ def _delete_rows(job_id: str) -> None:
 
 
 def _remove_directory(path: str) -> None:
-    _remove_directory_at_once(storage.data() / path, path.replace("/", "-"))
+    remove_at_once(storage.data() / path, path.replace("/", "-"))
     with db.transaction() as session:
         deleted_directories.record_removal(session, path)
     log.info("sweep: deleted %s", path)
-
-
-def _remove_directory_at_once(directory: Path, name: str) -> None:
-    """Move it to trash/ in one rename, so that it is never seen half deleted; then delete it."""
-    leaving = storage.data() / "trash" / name
-    leaving.parent.mkdir(exist_ok=True)
-    if leaving.exists():  # from a removal that was interrupted
-        shutil.rmtree(leaving)
-    if directory.exists():
-        directory.rename(leaving)
-        shutil.rmtree(leaving)
 
 
 def _run_actions(run: Path) -> list[Action]:
@@ -141,14 +125,14 @@ def _run_actions(run: Path) -> list[Action]:
     unfinished = [
         path
         for path in run.glob("attempts/*/step-*")
-        if not (job.state in HELD and path.parent.name == str(job.fence)) and _idle_seconds(path) > UNFINISHED_SECONDS
+        if not (job.state in HELD and path.parent.name == str(job.fence)) and idle_seconds(path) > UNFINISHED_SECONDS
     ]
     unexplained = [
         path
         for path in run.glob("checkpoints/*/")
         if str(path.relative_to(storage.data())) not in recorded
         and not _is_last_attempts(path, job.fence)
-        and _idle_seconds(path) > UNFINISHED_SECONDS
+        and idle_seconds(path) > UNFINISHED_SECONDS
     ]
     return [
         *(partial(_remove, path) for path in unfinished),
@@ -179,15 +163,15 @@ def _orphaned_directories() -> list[Action]:
     tasks, failed = states.keys(), {task_id for task_id, state in states.items() if state in ("failed", "cancelled")}
     old = [path for path in data.glob("quarantine/*") if time.time() - path.stat().st_mtime > DAY]
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
-    old += [path for pattern in PARTIAL for path in data.glob(pattern) if _idle_seconds(path) > UNFINISHED_SECONDS]
+    old += [path for pattern in PARTIAL for path in data.glob(pattern) if idle_seconds(path) > UNFINISHED_SECONDS]
     empty = [path for path in data.glob("corpora/*") if not (path / "upload").exists()]
     downloads = [path for path in empty if (path / storage.DOWNLOAD_PART).exists()]
-    old += [path for path in downloads if _idle_seconds(path) > DAY]  # until then they can be continued
+    old += [path for path in downloads if idle_seconds(path) > DAY]  # until then they can be continued
     useless = [path for path in empty if path not in downloads]
     useless += [path for path in data.glob("works/*") if path.name in failed]
-    old += [path for path in useless if _idle_seconds(path) > UNFINISHED_SECONDS]
+    old += [path for path in useless if idle_seconds(path) > UNFINISHED_SECONDS]
     entries = data.glob(f"cache/*/{MAKING}*")  # of which a vocabulary takes long
-    old += [path for path in entries if _idle_seconds(path) > (UNFINISHED_SECONDS if _is_abandoned(path) else DAY)]
+    old += [path for path in entries if idle_seconds(path) > (UNFINISHED_SECONDS if is_abandoned(path) else DAY)]
     unowned = [
         (path, whose)
         for pattern, ids, whose in (
@@ -196,12 +180,12 @@ def _orphaned_directories() -> list[Action]:
             ("works/*", tasks, "task"),
         )
         for path in data.glob(pattern)
-        if path.name not in ids and _idle_seconds(path) > DAY
+        if path.name not in ids and idle_seconds(path) > DAY
     ]
     return [
         *(partial(_remove, path) for path in old),
         *(partial(_set_aside, *unexplained) for unexplained in unowned),
-        *_useless_cache(texts),
+        *useless_entries(texts),
     ]
 
 
@@ -214,63 +198,6 @@ def _purge_trash(session: Session) -> None:
             with suppress(PanelError):
                 purge(session, row)
         session.flush()
-
-
-def _texts_of_unfinished_jobs() -> set[str | None]:
-    """The SHA-256 of the texts that unfinished jobs train on or are validated on."""
-    with db.transaction() as session:
-        specs = session.scalars(select(Job.spec).where(Job.state.not_in(TERMINAL)))
-        ids = {corpus_id for spec in specs for corpus_id in (*spec.corpora, *spec.validation_corpora)}
-        return set(session.scalars(select(Corpus.text_sha256).where(Corpus.id.in_(ids))))
-
-
-def _useless_cache(texts: set[str | None]) -> list[Action]:
-    """Vocabularies and tokens made from a text that is no corpus any more, which no unfinished job uses, and those that
-    no job has used for long: one that needs them again makes the same again.
-    """
-    lifetime = CACHE_SECONDS_ON_LOW_DISK if disk.is_low() else CACHE_SECONDS
-    lists = {path: _read_list(path) for path in storage.cache().glob(f"*/*{CORPORA_SUFFIX}")}
-    orphaned = [path for path, listed in lists.items() if not texts.issuperset(listed)]
-    idle = [path for path in lists if path not in orphaned and _idle_seconds(path) > lifetime]
-    used = _texts_of_unfinished_jobs() if idle else set()
-    return [
-        *(partial(_remove_cached, path, 0.0, "its corpus was deleted") for path in orphaned),
-        *(
-            partial(_remove_cached, path, lifetime, "no job has used it for long")
-            for path in idle
-            if used.isdisjoint(lists[path])
-        ),
-    ]
-
-
-def _read_list(path: Path) -> list[str]:
-    """The texts that an entry was made from; none while the list is being written."""
-    try:
-        return list(json.loads(path.read_text()))
-    except ValueError:
-        return []
-
-
-def _remove_cached(path: Path, min_age: float, why: str) -> None:
-    if min_age and _idle_seconds(path) < min_age:  # it has been used since the look
-        return
-    entry = path.with_name(path.name.removesuffix(CORPORA_SUFFIX))
-    path.unlink(missing_ok=True)  # first: whoever makes the entry anew writes another list
-    for unfinished in filter(_is_abandoned, list(entry.parent.glob(f"{MAKING}{entry.name}-*"))):
-        shutil.rmtree(unfinished)
-    _remove_directory_at_once(entry, f"cache-{entry.name}")
-    log.info("sweep: deleted %s: %s", entry.relative_to(storage.data()), why)
-
-
-def _is_abandoned(unfinished: Path) -> bool:
-    """Whether the process that was creating an entry of the cache in this directory has ended: its lock is free."""
-    entry = unfinished.name.removeprefix(MAKING).rpartition("-")[0]
-    try:
-        with unfinished.with_name(f"{entry}{LOCK_SUFFIX}").open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # it is locked, there is none, or it cannot be locked
-        return False
-    return True
 
 
 def _remove(path: Path) -> None:
@@ -287,12 +214,3 @@ def _set_aside(path: Path, whose: str) -> None:
     os.utime(path)  # the day starts now
     path.rename(target)
     log.warning("sweep: %s is unexplained: quarantined for a day", path.relative_to(storage.data()))
-
-
-def _idle_seconds(path: Path) -> float:
-    """Seconds since anything in a directory changed."""
-    changed = [path.stat().st_mtime]
-    for inner in path.rglob("*"):
-        with suppress(FileNotFoundError):  # removed during the walk
-            changed.append(inner.stat().st_mtime)
-    return time.time() - max(changed)

@@ -19,6 +19,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.tokenizers import service as tokenizers_service
 from tests.app.corpora.test_versions import joined
 from tests.app.jobs import factories
+from tests.app.jobs.planning import test_base_model
 from tests.background import claim, forget_waiting, run_waiting
 from tests.trainer.runs import english
 from tests.users import Person
@@ -207,6 +208,23 @@ def test_the_page_of_a_corpus_tokenizes_it(alice: TestClient, vocabulary: str) -
     assert "Tokenize corpora" in alice.get(f"/tasks/{task['id']}").text
     refused = alice.post("/jobs/tokenize", data={**form, "sequence_length": "0"})
     assert (refused.status_code, "sequence_length" in refused.text) == (422, True)
+
+
+def test_the_page_of_a_corpus_offers_the_tokenizers_of_base_models(alice: TestClient, alice_user: Person) -> None:
+    model_id = test_base_model.model(alice_user, {**test_base_model.LLAMA, "vocab_size": 400, "context": 4096})
+    tokenizer.save(tokenizer.train_on(iter(TEXTS), 400), storage.base_model(model_id))
+    corpus, chosen = upload(alice, "text"), f"base_model:{model_id}"
+    page = alice.get(f"/corpora/{corpus}").text
+    assert f'<option value="{chosen}">Tiny (400)</option>' in page
+    answer = alice.post("/jobs/tokenize", data={"corpus": corpus, "tokenizer": chosen}, follow_redirects=False)
+    assert answer.headers["Location"] == f"/corpora/{corpus}#tokens"
+    run_waiting()
+    task = alice.get("/api/v1/tasks", params={"kind": "tokenize"}).json()["data"][0]
+    assert (task["state"], task["corpus_id"]) == ("succeeded", corpus), task["failure"]
+    translations = joined(alice, {"pairs.jsonl": b'{"source": "one", "target": "eins"}\n' * 30})["id"]
+    assert chosen not in alice.get(f"/corpora/{translations}").text  # which a decoder does not learn from
+    unknown = alice.post("/jobs/tokenize", data={"corpus": corpus, "tokenizer": "base_model:none"})
+    assert (unknown.status_code, "No checkpoint or imported model has the ID none." in unknown.text) == (422, True)
 
 
 def test_what_a_job_would_end_with_is_said_in_its_words() -> None:

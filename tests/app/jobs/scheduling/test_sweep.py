@@ -10,14 +10,18 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import update
+from starlette.testclient import TestClient
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, disk, storage
+from app.core import background_tasks, db, disk, storage
+from app.core.formatting import file_size
+from app.core.json_shapes import TaskOptions
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Heartbeat, ImportedModel, Job
 from app.corpora import service as corpora
 from app.jobs.attempts import attempts
+from app.jobs.scheduling import cached_data
 from app.jobs.scheduling import sweep as module
 from app.jobs.scheduling.scheduler import Scheduler
 from app.jobs.scheduling.sweep import DAY, Sweep
@@ -298,6 +302,43 @@ def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
     all_round()
     assert [entry.exists() for entry in entries] == [True, True]
     shutil.rmtree(storage.cache())
+
+
+def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
+    alice: TestClient, alice_user: Person
+) -> None:
+    shutil.rmtree(storage.cache(), ignore_errors=True)
+    texts = {name: f"A text that {name} jobs have and no other. " * 50 for name in ("queued", "ended", "tokenized")}
+    corpora_of = {name: factories.corpus(alice_user, text=text) for name, text in texts.items()}
+    entries = {}
+    for name, corpus_id in corpora_of.items():
+        with db.transaction() as session:
+            source = corpora.corpus_input(session.get_one(Corpus, corpus_id))
+        entries[name] = train_cached([source], 260, storage.cache(), lambda done, total: None)
+    factories.submitted(alice_user, corpora_of["queued"])
+    with db.transaction() as session:
+        options = TaskOptions(corpora=[corpora_of["tokenized"]])
+        background_tasks.enqueue(
+            session,
+            kind="tokenize",
+            owner_id=alice_user.id,
+            memory_bytes=1,
+            options=options,
+            corpus_id=corpora_of["tokenized"],
+        )
+    usage = cached_data.usage()
+    sizes = {name: sum(path.stat().st_size for path in entry.iterdir()) for name, entry in entries.items()}
+    assert usage.num_unneeded_bytes == sizes["ended"]
+    assert sum(sizes.values()) < usage.num_bytes < sum(sizes.values()) + 1000  # with the lists of texts
+    assert f"Free {file_size(sizes['ended'])}</button>" in alice.get("/health").text
+    assert alice.post("/health/delete-unneeded-cache").headers["location"] == "/health"
+    assert all(entry.exists() for entry in entries.values()), "they have just been used"
+    for entry in entries.values():
+        age(entry.with_suffix(CORPORA_SUFFIX), 120)
+    alice.post("/health/delete-unneeded-cache")
+    left = [name for name, entry in entries.items() if entry.exists()]
+    assert left == ["queued", "tokenized"]
+    assert 'data-dialog="delete-unneeded-cache"' not in alice.get("/health").text
 
 
 def test_files_of_exports_that_failed_are_deleted_and_those_without_a_row_quarantined(alice_user: Person) -> None:
