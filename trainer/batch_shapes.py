@@ -22,6 +22,7 @@ class TokenView:
 
     `role`: context is only read; learned is predicted from the tokens before it (with `weight`, if that is not 1);
     masked, kept and replaced are predicted by a masked language model, which reads the token `input_id` in its place.
+    `bytes` has the bytes in hexadecimal of a token that is no text by itself, such as a part of a character.
     """
 
     id: int
@@ -30,6 +31,7 @@ class TokenView:
     weight: float = 1.0
     input_id: int | None = None
     input_text: str | None = None
+    bytes: str = ""
 
 
 @dataclass(frozen=True, slots=True)

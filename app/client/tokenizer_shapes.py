@@ -55,6 +55,7 @@ class ComparedTokenInfo(Shape):
     text: str
     num_bytes: int
     is_special: bool
+    bytes: str = ""
 
 
 class TokenizationInfo(Shape):

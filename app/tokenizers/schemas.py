@@ -179,6 +179,7 @@ class ComparedToken(BaseModel):
     text: str
     num_bytes: int
     is_special: bool
+    bytes: str = Field(description="Its bytes in hexadecimal if they are no text by themselves, else empty.")
 
 
 class Tokenization(BaseModel):

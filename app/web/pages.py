@@ -20,6 +20,7 @@ from app.core.settings import ROOT
 from app.web import auth, navigation
 from app.web.forms import by_label
 from app.web.static_files import STATIC_PATH
+from app.web.token_cells import spaced_hex, token_cells
 from app.web.unread import count_unread
 
 LANGUAGE_COOKIE = "athanor_language"
@@ -54,8 +55,8 @@ def _environment() -> Environment:
     environment.filters.update(
         number=number, bytes=file_size, instant=instant, span=span, compact=compact, language=i18n.language_name
     )
-    environment.filters["by_label"] = by_label
-    environment.globals.update(checkpoint_title=checkpoint_title, may_use=may_use)
+    environment.filters.update(by_label=by_label, spaced_hex=spaced_hex)
+    environment.globals.update(checkpoint_title=checkpoint_title, may_use=may_use, cells_of=token_cells)
     return environment
 
 

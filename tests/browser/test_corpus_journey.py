@@ -222,10 +222,16 @@ def look_at_samples(page: Page, words: dict[str, str]) -> list[str]:
 
 
 def tokens(paragraphs: Locator) -> list[str]:
-    """The text of tokens; bytes that are a part of a character are shown as \\xe5."""
-    shown = [text.encode() for text in paragraphs.all_text_contents()]
-    bare = [re.sub(rb"\\x([0-9a-f]{2})", lambda match: bytes.fromhex(match[1].decode()), text) for text in shown]
-    return [text.decode(errors="ignore") for text in bare]  # a sample may begin inside of a character
+    """The text of tokens: of those that make whole characters together these, in place of their bytes."""
+    texts: list[str] = paragraphs.evaluate_all(
+        """paragraphs => paragraphs.map((paragraph) => {
+          const copy = paragraph.cloneNode(true);
+          for (const cell of copy.querySelectorAll(".character")) cell.replaceWith(cell.dataset.characters);
+          for (const bytes of copy.querySelectorAll("small")) bytes.remove(); // of a character that the sample cuts
+          return copy.textContent;
+        })"""
+    )
+    return texts
 
 
 def train(page: Page, words: dict[str, str]) -> list[str]:

@@ -29,6 +29,15 @@ class TokenBytes:
         alone, twice = (self._tokenizer.decode([number] * times) for times in (1, 2))
         return str(twice[len(alone) :]).encode()
 
+    def hex(self, number: int) -> str:
+        """The bytes of a token in hexadecimal if they are no text by themselves, else an empty string."""
+        raw = self[number]
+        try:
+            raw.decode()
+        except UnicodeDecodeError:
+            return raw.hex()
+        return ""
+
     def text(self, number: int) -> str:
         """How a token reads by itself: bytes that form no character are written as \\xe5."""
         return self[number].decode(errors="backslashreplace")

@@ -13,7 +13,8 @@ from trainer.processes.child_limits import data_bytes
 
 
 def compare(directories: Sequence[Path], text: str) -> list[list[dict[str, Any]] | None]:
-    """The tokens of a text (see TokenViews.encode), without those put around it, by the tokenizer of each directory.
+    """The tokens of a text (see TokenViews.encode), without those put around it, by the tokenizer of each directory;
+    with the `bytes` of each token that is no text by itself, in hexadecimal.
 
     None instead of a tokenizer that needs too much memory. One that exceeds its time ends this process by SIGPROF.
     """
@@ -22,9 +23,11 @@ def compare(directories: Sequence[Path], text: str) -> list[list[dict[str, Any]]
 
 def _tokens(directory: Path, text: str) -> list[dict[str, Any]] | None:
     tokenizer: PreTrainedTokenizerFast = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
-    views = TokenViews(tokenizer, TokenBytes(tokenizer.backend_tokenizer))
+    token_bytes = TokenBytes(tokenizer.backend_tokenizer)
+    views = TokenViews(tokenizer, token_bytes)
     try:
         with enforced(encoding_budget(len(text.encode())), data_bytes()):
-            return views.encode(text, with_special_tokens=False)
+            tokens = views.encode(text, with_special_tokens=False)
+            return [{**token, "bytes": token_bytes.hex(token["id"])} for token in tokens]
     except MemoryError:
         return None

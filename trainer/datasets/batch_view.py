@@ -79,7 +79,7 @@ class _BatchReader:
         self._dataset = dataset
         self._bytes = TokenBytes(tokenizer.backend_tokenizer)
         self._mask = tokenizer.mask_token_id
-        self._texts: dict[int, str] = {}
+        self._spellings: dict[int, tuple[str, str]] = {}
 
     def samples(self, batch: Batch, padding: Array, first: int) -> Iterator[SampleView]:
         """The samples of a batch whose first one has this number in the run, and which positions are padding."""
@@ -166,7 +166,8 @@ class _BatchReader:
                 tokens.append(self._token(number, "context"))
                 continue
             role: Role = "masked" if number == self._mask else "kept" if number == label else "replaced"
-            tokens.append(TokenView(label, self._text(label), role, 1.0, number, self._text(number)))
+            text, raw = self._spelled(label)
+            tokens.append(TokenView(label, text, role, 1.0, number, self._spelled(number)[0], raw))
         return tokens
 
     def _read(self, ids: Array) -> list[TokenView]:
@@ -176,10 +177,11 @@ class _BatchReader:
         return [self._token(number, "learned") for number in ids.tolist()]
 
     def _token(self, number: int, role: Role, weight: float = 1.0) -> TokenView:
-        return TokenView(number, self._text(number), role, weight or 1.0)
+        text, raw = self._spelled(number)
+        return TokenView(number, text, role, weight or 1.0, bytes=raw)
 
-    def _text(self, number: int) -> str:
-        text = self._texts.get(number)
-        if text is None:
-            text = self._texts[number] = self._bytes.text(number)
-        return text
+    def _spelled(self, number: int) -> tuple[str, str]:
+        """How a token reads, and its bytes if it is no text."""
+        if number not in self._spellings:
+            self._spellings[number] = self._bytes.text(number), self._bytes.hex(number)
+        return self._spellings[number]

@@ -130,6 +130,10 @@ def test_a_tokenizer_json_is_imported_and_gives_the_same_tokens(alice: TestClien
     body = {"text": "green bottles 绿色", "tokenizers": [done["id"]]}
     (compared,) = alice.post("/api/v1/tokenizers/compare", json=body).json()["data"]
     assert [token["id"] for token in compared["tokens"]] == own.encode(body["text"], add_special_tokens=False).ids
+    page = alice.get("/tokenizers/compare", params={"text": "床", "tokenizers": done["id"]}).text
+    is_by_bytes = kind in ("byte_level", "byte_fallback", "metaspace")
+    assert ('<span class="character" role="group" aria-label="床" data-characters="床">' in page) == is_by_bytes
+    assert ("<small>E5</small>" in page) == is_by_bytes
 
 
 def sentencepiece_model(tmp_path: Path, **options: Any) -> bytes:
