@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.gangs import GangForkServer
-from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series
+from tests.trainer.runs import checkpoint_of, english, make_run, of_kind, series, write_corpus
 from trainer import events
 from trainer.run_dir import RunDir, verify
 
@@ -122,6 +122,28 @@ def test_a_run_with_an_offloaded_optimizer_resumes_with_the_same_bits(
     assert run(fork_server, again) == 0, again.log_path.read_text()
 
     assert weights(again, 8) == weights(whole, 8)
+
+
+@pytest.mark.parametrize("shares", [{"corpus_weights": [3, 1]}, {"corpus_temperature": 2.0}], ids=str)
+def test_a_killed_run_on_a_mixture_resumes_with_the_same_bits(
+    fork_server: GangForkServer, home: Path, shares: dict[str, Any]
+) -> None:
+    name = next(iter(shares))
+    other = write_corpus(home / f"other-{name}", [english(90_000)[60_000:]]).model_copy(update={"id": "other"})
+    fields = shape(1, 0, corpora=["corpus", "other"], other_corpora=[other], **shares)
+    whole = make_run(home, f"whole-{name}", **fields)
+    assert run(fork_server, whole) == 0, whole.log_path.read_text()
+    killed = make_run(home, f"killed-{name}", **fields)
+    assert run(fork_server, killed, ATHANOR_FAULT="kill@5") != 0
+    assert list(series(killed, "loss"))[-1] < STEPS
+    again = resume_run(home, f"again-{name}", killed, **fields)
+
+    assert run(fork_server, again) == 0, again.log_path.read_text()
+
+    assert [corpus.share for corpus in of_kind(again, "data")[0].corpora] != [0.5, 0.5]
+    rest = {step: loss for step, loss in series(whole, "loss").items() if step > SAVED}
+    assert series(again, "loss") == rest
+    assert weights(again) == weights(whole)
 
 
 def test_one_flipped_bit_shows_in_the_loss(
