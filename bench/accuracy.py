@@ -26,6 +26,7 @@ import numpy as np
 import torch
 
 from bench.support import whole_runs
+from bench.support.arguments import IS_SMOKE, WORDS, size
 from bench.support.forked import Forked
 from trainer.data import batch
 from trainer.engines import base, factory
@@ -261,13 +262,16 @@ def compare_whole_runs(shapes: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--whole-runs"]:
-        seed = int(sys.argv[2]) if sys.argv[2:] else None
-        compare_whole_runs(whole_runs.SHAPES if seed is None else whole_runs.drawn_shapes(NUM_DRAWN, seed))
-    elif "--smoke" in sys.argv:
+    if "--whole-runs" in sys.argv:
+        compare_whole_runs(whole_runs.drawn_shapes(NUM_DRAWN, int(WORDS[0])) if WORDS else whole_runs.SHAPES)
+    elif IS_SMOKE:
         compare_whole_runs([whole_runs.shape(whole_runs.CHAT, 1_100, 64, 4, hidden_size=64)])
         STEPS, SIDE, REPEATS = 1, 64, 1
         main([large_vocabulary({"model_type": "llama", "objective": "causal", "vocab_size": 512}, 1)])
     else:
-        number = int(sys.argv[1]) if sys.argv[1:] else NUM_CONFIGURATIONS
-        main([*configurations(number), *(large_vocabulary(*fields) for fields in LARGE_VOCABULARY)])
+        main(
+            [
+                *configurations(size(NUM_CONFIGURATIONS, smoke=0)),
+                *(large_vocabulary(*fields) for fields in LARGE_VOCABULARY),
+            ]
+        )

@@ -13,7 +13,7 @@ import psutil
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from bench.support.forked import IS_SMOKE
+from bench.support.arguments import IS_SMOKE
 from trainer.inference.engine import create_engine
 from trainer.inference.sampling import SamplingSettings
 from trainer.inference.shared_weights import with_adapter

@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 
 from bench.support import installation
-from bench.support.forked import IS_SMOKE
+from bench.support.arguments import IS_SMOKE
 from bench.support.installation import cpu_seconds, processes_of
 from tests.waiting import until
 

@@ -5,33 +5,19 @@ again and again.
 """
 
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
 
 from bench.support import installation
+from bench.support.arguments import IS_SMOKE, size
 from tests.waiting import until
 
 GOAL_SECONDS = 35.0  # of which a trainer may take 30 to save
 SPEC: dict[str, Any] = {"recipe": "tiny", "corpora": [installation.CORPUS], "max_steps": 1_000_000, "num_processes": 2}
 SPEC["per_device_batch_size"] = 8
-
-
-def processes_of(job_id: str) -> list[psutil.Process]:
-    """The processes that have a file of the job's run directory open: supervisor, gang and ranks."""
-    processes = []
-    for process in psutil.process_iter():
-        try:
-            links = [Path(f"/proc/{process.pid}/fd/{n}").readlink() for n in (1, 2)]
-        except OSError:
-            continue
-        if any(job_id in str(link) for link in links):
-            processes.append(process)
-    return processes
 
 
 def lives(process: psutil.Process) -> bool:
@@ -54,8 +40,8 @@ def stop(client: httpx.Client, verb: str) -> tuple[float, float, float]:
     job_id = client.post("/api/v1/jobs", json=SPEC).raise_for_status().json()["id"]
     path = f"/api/v1/jobs/{job_id}"
     until(lambda: client.get(path).json()["step"] > 3, 120, "training")
-    members = processes_of(job_id)
-    trainers = [p for p in members if "worker.supervisor" not in p.cmdline()]
+    members = installation.processes_of_job(job_id)
+    trainers = installation.trainers_of(job_id)
     assert len(trainers) >= 3
     begin = time.perf_counter()
     client.post(f"{path}/{verb}").raise_for_status()
@@ -89,8 +75,6 @@ def measure(client: httpx.Client, jobs: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         SPEC.update(installation.SMALL)
-        main(1)
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(size(5, smoke=1))

@@ -7,11 +7,10 @@ the interval of the plan. A job of this length is tokenized and loaded in a part
 proposal for the shipped corpus is trained for some steps.
 """
 
-import sys
-
 import httpx
 
 from bench.support import installation
+from bench.support.arguments import IS_SMOKE, WORDS
 from bench.support.source_code import documents
 from tests.waiting import until
 
@@ -51,12 +50,11 @@ def measure(client: httpx.Client, corpus: str, minutes: float, changes: dict[str
 
 def main() -> None:
     """Measure and print."""
-    is_smoke = "--smoke" in sys.argv
     with installation.running() as (client, data):
         installation.wait_until_ready(client, data)
-        corpus = installation.CORPUS if is_smoke else upload(client)
-        for minutes in (1.0,) if is_smoke else [float(argument) for argument in sys.argv[1:]] or MINUTES:
-            measure(client, corpus, minutes, SMOKE if is_smoke else {})
+        corpus = installation.CORPUS if IS_SMOKE else upload(client)
+        for minutes in (1.0,) if IS_SMOKE else [float(word) for word in WORDS] or MINUTES:
+            measure(client, corpus, minutes, SMOKE if IS_SMOKE else {})
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from bench.support.forked import IS_SMOKE, Forked, start_module
+from bench.support.arguments import IS_SMOKE
+from bench.support.forked import Forked, start_module
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.run_dir import write_manifest

@@ -10,7 +10,6 @@ none twice. It is uploaded by tus as one file of JSON lines, parsed, and tokeniz
 import hashlib
 import json
 import re
-import sys
 import sysconfig
 import threading
 import time
@@ -25,11 +24,11 @@ import httpx
 import psutil
 
 from bench.support import installation
+from bench.support.arguments import IS_SMOKE, size
 from bench.upload import by_tus
 from trainer.data import tokenizer
 
-IS_SMOKE = "--smoke" in sys.argv
-MEGABYTES = 4.0 if IS_SMOKE else float(next(iter(sys.argv[1:]), 1000))
+MEGABYTES = size(1000.0, smoke=4.0)
 VOCAB_SIZE, TRAINING_MEGABYTES = (400, 0.2) if IS_SMOKE else (32_000, 16)
 PACKAGES = tuple(sysconfig.get_path(name) for name in ("purelib", "stdlib", "include"))
 OTHERS = () if IS_SMOKE else ("node_modules", *PACKAGES, "/usr/include", "/usr/share", "/usr/lib")
@@ -151,9 +150,9 @@ def print_stage(
     """One line for a stage, and one for each process that took more than 50 MB."""
     looks = "" if shown is None else f"; looks that showed progress: {shown[0]}, time left: {shown[1]}"
     print(f"{name:10} {seconds:7.1f} s {num_bytes / seconds / 1e6:7.1f} MB/s{looks}")
-    for process, size in sorted(peaks.items(), key=lambda item: -item[1]):
-        if size > 50e6:
-            print(f"  {size / 1e6:7.0f} MB  {process}{'  ABOVE 1 GiB' if size > GOAL_BYTES else ''}")
+    for process, peak in sorted(peaks.items(), key=lambda item: -item[1]):
+        if peak > 50e6:
+            print(f"  {peak / 1e6:7.0f} MB  {process}{'  ABOVE 1 GiB' if peak > GOAL_BYTES else ''}")
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from app.playground.schemas import GenerationTask
-from bench.support.forked import IS_SMOKE
+from bench.support.arguments import IS_SMOKE
 from trainer.data import tokenizer
 from worker.inference.models import Models
 from worker.inference.server import TASKS

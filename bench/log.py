@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.support.arguments import IS_SMOKE
 from trainer.events import Journal
 from trainer.report import Reporter
 
@@ -61,6 +62,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         STEPS, REPEATS = 200, 1
     main()

@@ -17,6 +17,7 @@ import psutil
 import psycopg
 
 from bench.support import timing, web_process
+from bench.support.arguments import IS_SMOKE, size
 from tests import users
 
 # isort: split
@@ -26,7 +27,8 @@ from bench.support.installation import cpu_seconds
 from bench.support.stored_curves import Planted
 from tests.app.jobs import factories
 
-POINTS, OPENS, ZOOMS = 10_000_000, 20, 100
+POINTS = size(10_000_000, smoke=20_000)
+OPENS, ZOOMS = (2, 5) if IS_SMOKE else (20, 100)
 NUM_SPIKES, NUM_NANS = 20, 5
 GOAL = 50  # milliseconds
 GOAL_RATIO = 50  # how much slower a read of the raw rows must at least be
@@ -174,9 +176,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sizes = [argument for argument in sys.argv[1:] if argument.isdecimal()]
-    if "--smoke" in sys.argv:
-        POINTS, OPENS, ZOOMS = 20_000, 2, 5
-    elif sizes:
-        POINTS = int(sizes[0])
     main()

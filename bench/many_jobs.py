@@ -4,13 +4,13 @@
 """
 
 import statistics
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 from sqlalchemy import text
 
 from bench.support import timing, web_process
+from bench.support.arguments import IS_SMOKE, size
 from tests import users
 
 # isort: split
@@ -19,8 +19,9 @@ from app.core.models import Job
 from bench.support import stored_curves
 from tests.app.jobs import factories
 
-FEW, MANY, REQUESTS = 1_000, 100_000, 60
-COMPARED, COMPARED_POINTS = 20, 100_000
+FEW, REQUESTS = (30, 2) if IS_SMOKE else (1_000, 60)
+MANY = size(100_000, smoke=60)
+COMPARED, COMPARED_POINTS = (3, 2_000) if IS_SMOKE else (20, 100_000)
 LISTED_POINTS = 10  # of each job in the list
 BROWSER_CONNECTIONS = 6  # of a browser to one host
 GOAL_RATIO = 1.2
@@ -106,8 +107,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
-        FEW, MANY, REQUESTS, COMPARED, COMPARED_POINTS = 30, 60, 2, 3, 2_000
-    else:
-        MANY = int(sys.argv[1]) if len(sys.argv) > 1 else MANY
     main()

@@ -11,13 +11,13 @@ times as fast as datasketch's, the whole step, whose 5-grams are made in Python,
 """
 
 import random
-import sys
 import time
 from collections.abc import Callable
 
 from datasketch import MinHash, MinHashLSH
 from rensa import RMinHash, RMinHashDeduplicator
 
+from bench.support.arguments import size
 from worker.sandbox.cleaning.duplicates import BATCH_DOCUMENTS, NUM_BANDS, NUM_PERMUTATIONS, SEED, shingles
 
 THRESHOLD = 0.8
@@ -110,7 +110,4 @@ def main(number: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
-        main(300)
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 20_000)
+    main(size(20_000, smoke=300))

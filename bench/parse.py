@@ -6,7 +6,6 @@ same file in the same run: Python's own decoder, json and csv, and pyarrow in on
 
 import csv
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,10 +15,11 @@ from tempfile import TemporaryDirectory
 import pyarrow.csv
 import pyarrow.json
 
+from bench.support.arguments import IS_SMOKE, size
 from worker.sandbox.corpus import parse
 
 SAMPLE = Path(__file__).parents[1] / "app/corpora/samples/king-james-bible.txt"
-REPEATS = 3
+REPEATS = 1 if IS_SMOKE else 3
 
 Reader = Callable[[Path], object]
 
@@ -137,8 +137,4 @@ def say(title: str, figures: dict[str, float]) -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
-        REPEATS = 1
-        main(0.02)
-    else:
-        main(float(sys.argv[1]) if len(sys.argv) > 1 else 20)
+    main(size(20.0, smoke=0.02))

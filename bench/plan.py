@@ -3,10 +3,10 @@
 Run: python bench/plan.py [--smoke]
 """
 
-import sys
 import time
 from collections.abc import Callable
 
+from bench.support.arguments import IS_SMOKE
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import plan
 from trainer.planning.proposals import BUDGETS, TextData, propose, propose_each
@@ -52,6 +52,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         PLANS, REPEATS = 2, 1
     main()

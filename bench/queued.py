@@ -4,12 +4,11 @@
 figure and its yardstick come from the same run.
 """
 
-import sys
-
 import httpx
 from sqlalchemy import text
 
 from bench.support import timing, web_process
+from bench.support.arguments import IS_SMOKE, size
 from tests import users
 
 # isort: split
@@ -17,7 +16,7 @@ from app.core import db
 from app.jobs.scheduling import dispatch
 from tests.app.jobs import factories
 
-QUEUED = 500
+QUEUED = 10 if IS_SMOKE else 500
 GOAL_MILLISECONDS = 300
 
 
@@ -68,8 +67,4 @@ def main(requests: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
-        QUEUED = 10
-        main(2)
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)
+    main(size(60, smoke=2))

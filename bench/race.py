@@ -27,6 +27,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
+from bench.support.arguments import IS_SMOKE
 from bench.support.forked import Forked
 from trainer.launch.environment import free_port
 from trainer.modeling import architectures, cpu_matmul
@@ -287,7 +288,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         VOCAB_SIZE, LENGTH, ROWS, SIDE = 512, 16, 2, 64
         WARMUP_STEPS, COMPARED_STEP, BLOCKS, STEPS_PER_BLOCK = 1, 2, 1, 1
         COMPILES = False

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from bench.support.arguments import IS_SMOKE
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.datasets.prepare import Prepared
@@ -134,7 +135,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         ROUNDS, STEPS_AROUND = 1, 1
         SHAPE.update(hidden_size=80, intermediate_size=160, num_hidden_layers=2)
     main()

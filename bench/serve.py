@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from bench.proofs.llamacpp import serving
 from bench.support import installation
-from bench.support.forked import IS_SMOKE
+from bench.support.arguments import IS_SMOKE
 from bench.support.installation import cpu_seconds, processes_of
 from tests.waiting import until
 from trainer.data import tokenizer

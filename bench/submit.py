@@ -6,7 +6,6 @@ ready, submits `tiny` on a shipped corpus repeatedly.
 
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 
 from bench.support import installation
+from bench.support.arguments import IS_SMOKE, size
 from bench.support.forked import start_module
 from tests.waiting import until
 from trainer import events
@@ -86,8 +86,6 @@ def main(jobs: int) -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         SPEC.update(installation.SMALL)
-        main(1)
-    else:
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 5)
+    main(size(5, smoke=1))

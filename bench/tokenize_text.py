@@ -9,7 +9,6 @@ speed does not depend on the amount. The goal: at least 30 times `datasets.map`,
 """
 
 import multiprocessing
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from datasets import Dataset, disable_progress_bars
 
+from bench.support.arguments import size
 from bench.support.source_code import documents
 from trainer.data import tokenized_text, tokenizer
 from trainer.run_dir import CorpusInput
@@ -103,7 +103,7 @@ def measure(way: Callable[[Path], Path], home: Path) -> tuple[float, Path]:
 
 def main() -> None:
     """Measure and print."""
-    megabytes = 2.5 if "--smoke" in sys.argv else float(next(iter(sys.argv[1:]), 64))
+    megabytes = size(64.0, smoke=2.5)
     with TemporaryDirectory() as name:
         home = Path(name)
         texts = documents(megabytes)

@@ -24,10 +24,11 @@ import httpx
 import psutil
 
 from bench.support import installation
+from bench.support.arguments import IS_SMOKE, size
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = ("king-james-bible.txt", "song-lyrics.jsonl")
-REPEATS = 3
+REPEATS = 1 if IS_SMOKE else 3
 PIECE_BYTES = 1 << 20
 
 Way = Callable[[httpx.Client, Path], tuple[float, dict[str, Any]]]
@@ -188,10 +189,4 @@ def main(megabytes: int, ways: dict[str, Way]) -> None:
 WAYS: dict[str, Way] = {"tus": by_tus, "body": by_body, "form": by_form}
 
 if __name__ == "__main__":
-    sizes = [argument for argument in sys.argv[1:] if argument.isdecimal()]
-    if "--smoke" in sys.argv:
-        REPEATS = 1
-    main(
-        1 if "--smoke" in sys.argv else int(sizes[0]) if sizes else 200,
-        {"tus": by_tus} if "--tus-only" in sys.argv else WAYS,
-    )
+    main(size(200, smoke=1), {"tus": by_tus} if "--tus-only" in sys.argv else WAYS)

@@ -18,6 +18,7 @@ import httpx
 import psutil
 
 from bench.support import timing, web_process
+from bench.support.arguments import IS_SMOKE, size
 from tests import users
 
 # isort: split
@@ -28,10 +29,11 @@ from bench.support.installation import cpu_seconds
 from tests.app.jobs import factories
 from trainer import events
 
-VIEWERS, BATCHES = 1_000, 240
+VIEWERS = size(1_000, smoke=5)
+BATCHES = 4 if IS_SMOKE else 240
 PERIOD_SECONDS = 0.25  # of a supervisor's batches
 REQUEST_PERIOD_SECONDS = 0.1
-POINTS_BEFORE = 2_000  # of the run when the viewers come
+POINTS_BEFORE = 10 if IS_SMOKE else 2_000  # of the run when the viewers come
 GOAL_DELAY_MILLISECONDS, GOAL_REQUEST_MILLISECONDS, GOAL_MEGABYTES = 1_500, 300, 150
 
 
@@ -141,9 +143,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sizes = [argument for argument in sys.argv[1:] if argument.isdecimal()]
-    if "--smoke" in sys.argv:
-        VIEWERS, BATCHES, POINTS_BEFORE = 5, 4, 10
-    elif sizes:
-        VIEWERS = int(sizes[0])
     main()

@@ -10,8 +10,8 @@ from app.core import db
 
 
 @contextmanager
-def sent() -> Iterator[list[str]]:
-    """The statements sent inside the block, without those about API tokens, whose time of use is stored
+def record() -> Iterator[list[str]]:
+    """Lists the statements that are sent inside the block, without those about API tokens, whose time of use is stored
     now and then."""
     statements: list[str] = []
 

@@ -71,10 +71,10 @@ def test_every_import_follows_the_layers(root: Path) -> None:
 
 @pytest.fixture
 def copy(root: Path, tmp_path: Path) -> Path:
-    return copied(root, tmp_path)
+    return copy_packages(root, tmp_path)
 
 
-def copied(root: Path, directory: Path) -> Path:
+def copy_packages(root: Path, directory: Path) -> Path:
     for package in PACKAGES:
         shutil.copytree(root / package, directory / package, ignore=shutil.ignore_patterns("__pycache__", "samples"))
     shutil.copy(root / "pyproject.toml", directory)
@@ -84,7 +84,7 @@ def copied(root: Path, directory: Path) -> Path:
 @pytest.fixture(scope="module")
 def broken_contracts(root: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What import-linter reports on a copy with all planted lines, by the name of the contract."""
-    directory = copied(root, tmp_path_factory.mktemp("planted"))
+    directory = copy_packages(root, tmp_path_factory.mktemp("planted"))
     for place, line, _contract in PLANTED:
         with (directory / place).open("a") as file:
             file.write(f"\n{line}\n")

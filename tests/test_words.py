@@ -53,7 +53,7 @@ ALLOWED_SPELLINGS = re.compile(r"tokenise")  # the name of a phase in journals a
 MAX_TEMPLATE_LINE = 160
 # A sentence that a script builds: a word glued to a value, a placeholder filled by hand, a form chosen by hand. `fill`
 # and `fillPlural` of static/js/format.js fill in sentences of the server, which tests/app/core/test_i18n.py checks.
-GLUED = re.compile(
+BUILDS_SENTENCE = re.compile(
     r"""\$\{[^}`]*\}\ +[a-z]{2,}      # `${n} files`
     |\+\ ?["'`]\ ?[a-z]{2,}      # n + " files"
     |\.replace\(["'`]\{         # sentence.replace("{n}", n)
@@ -129,10 +129,10 @@ def test_the_spelling_is_american() -> None:
     assert {name: spellings for name, spellings in words.items() if spellings} == {}
 
 
-def glued(script: str) -> list[str]:
+def places_that_build_sentences(script: str) -> list[str]:
     """The places of a script, without its comments, that build a sentence."""
     code = re.sub(r"/\*.*?\*/|(?<![:\"'`])//[^\n]*", "", script, flags=re.DOTALL)
-    return [hit[0] for hit in GLUED.finditer(code)]
+    return [hit[0] for hit in BUILDS_SENTENCE.finditer(code)]
 
 
 @pytest.mark.parametrize(
@@ -147,12 +147,12 @@ def glued(script: str) -> list[str]:
     ],
 )
 def test_a_sentence_that_a_script_builds_is_seen(script: str) -> None:
-    assert glued(script)
+    assert places_that_build_sentences(script)
 
 
 def test_scripts_build_no_sentences_and_choose_no_plurals() -> None:
     scripts = (ROOT / "static" / "js").glob("*.js")
-    places = {path.name: glued(path.read_text()) for path in sorted(scripts)}
+    places = {path.name: places_that_build_sentences(path.read_text()) for path in sorted(scripts)}
     assert {name: hits for name, hits in places.items() if hits} == {"format.js": ["PluralRules"]}
 
 

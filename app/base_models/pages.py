@@ -28,10 +28,10 @@ router = APIRouter()
 PAGE_ROWS = 50
 
 
-def _view(sent: Mapping[str, str]) -> ListView:
+def _view(query: Mapping[str, str]) -> ListView:
     """Which models the list shows."""
     source, state = ("", *get_args(service.ModelSource)), ("", *get_args(service.ModelState))
-    return ListView.of("/models", sent, get_args(service.ModelOrder), source=source, state=state, tag=(), owner=OWNERS)
+    return ListView.of("/models", query, get_args(service.ModelOrder), source=source, state=state, tag=(), owner=OWNERS)
 
 
 def _index(

@@ -35,10 +35,10 @@ def show_checkpoints(request: Request, principal: Reader, after: After = None) -
     return _list(request, principal, _view(request.query_params), after)
 
 
-def _view(sent: Mapping[str, str]) -> ListView:
+def _view(query: Mapping[str, str]) -> ListView:
     """Which checkpoints the list shows."""
     return ListView.of(
-        "/checkpoints", sent, get_args(service.CheckpointOrder), job=(), tag=(), pinned=("", "true"), owner=OWNERS
+        "/checkpoints", query, get_args(service.CheckpointOrder), job=(), tag=(), pinned=("", "true"), owner=OWNERS
     )
 
 

@@ -32,7 +32,8 @@ from .job_shapes import (
     SearchInfo,
     TemplatePreviewInfo,
 )
-from .labels import RowList, label_changes
+from .labels import label_changes
+from .row_list import RowList
 from .run_archives import CheckpointChoice
 from .shapes import TaskInfo
 from .transport import address

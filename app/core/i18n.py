@@ -11,12 +11,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from babel.core import Locale, negotiate_locale
+from babel.core import Locale
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 
+from app.core.header_weights import header_weights
+
 LOCALES = {"en": "English", "zh-CN": "简体中文"}
+_LANGUAGES = {"en": "en", "zh": "zh-CN"}  # by the first part of a tag
 CATALOG = Path(__file__).parents[1] / "locales" / "zh_CN.po"
 
 _locale: ContextVar[str] = ContextVar("locale", default="en")
@@ -41,9 +44,9 @@ def negotiate(cookie: str | None, accept_language: str) -> str:
     """The language of a request: that of the cookie, else the best match of the Accept-Language header."""
     if cookie in LOCALES:
         return cookie
-    wanted = [part.split(";")[0].strip() for part in accept_language.split(",")]
-    wanted = ["zh-CN" if tag.lower().startswith("zh") else tag for tag in wanted]
-    return negotiate_locale(wanted, list(LOCALES), sep="-") or "en"
+    weights = header_weights(accept_language)
+    languages = (_LANGUAGES.get(tag.partition("-")[0]) for tag, weight in weights.items() if weight)
+    return next(filter(None, languages), "en")
 
 
 @dataclass(frozen=True)

@@ -61,11 +61,11 @@ FORM_BYTES = 2**20  # of a form besides its files
 # ---- corpora --------------------------------------------------------------------------------------------------------
 
 
-def _view(sent: Mapping[str, str]) -> ListView:
+def _view(query: Mapping[str, str]) -> ListView:
     """Which corpora the list shows."""
     filters = {"kind": record_kinds.KIND_WORDS, "state": get_args(service.CorpusState), "owner": OWNERS}
     return ListView.of(
-        "/corpora", sent, get_args(service.CorpusOrder), tag=(), **{n: ("", *c) for n, c in filters.items()}
+        "/corpora", query, get_args(service.CorpusOrder), tag=(), **{n: ("", *c) for n, c in filters.items()}
     )
 
 
@@ -77,7 +77,7 @@ def _index(
     part: str = "",
     view: ListView | None = None,
     outcome: BulkOutcome | None = None,
-    sent_download: Mapping[str, str] = {},
+    download_form: Mapping[str, str] = {},
     download_error: PanelError | None = None,
 ) -> Response:
     view = view or _view(request.query_params)
@@ -116,7 +116,7 @@ def _index(
         kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
         download_hosts=downloads.hosts(),
-        sent_download=sent_download,
+        download_form=download_form,
         download_errors=_download_errors(download_error),
     )
 
@@ -207,8 +207,8 @@ def download(
     try:
         corpus = downloads.start(principal, url, filename=filename, name=name)
     except PanelError as error:
-        sent = {"url": url, "filename": filename, "name": name}
-        return _index(request, principal, None, [], sent_download=sent, download_error=error)
+        download = {"url": url, "filename": filename, "name": name}
+        return _index(request, principal, None, [], download_form=download, download_error=error)
     return RedirectResponse(f"/corpora/{corpus.id}", status_code=303)
 
 

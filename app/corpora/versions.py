@@ -70,7 +70,7 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
     def describe(session: Session, arrived: Sequence[Upload]) -> tuple[Corpus, list[NewFile]]:
         base = service.own_corpus(session, principal, corpus_id)
         rows = service.list_files(session, corpus_id)
-        files = {row.filename: NewFile(storage.corpus_file(corpus_id, row.position), _copied(row)) for row in rows}
+        files = {row.filename: NewFile(storage.corpus_file(corpus_id, row.position), _copy_of(row)) for row in rows}
         unknown = next((filename for filename in removed if filename not in files), None)
         if unknown is not None:
             message = _("This corpus has no file “{name}”.", name=unknown[:200])
@@ -110,7 +110,7 @@ def _uploaded(upload: Upload, encoding: str | None) -> NewFile:
     return NewFile(resumable_uploads.data(upload.id), row)
 
 
-def _copied(row: CorpusFile) -> CorpusFile:
+def _copy_of(row: CorpusFile) -> CorpusFile:
     return CorpusFile(**{name: getattr(row, name) for name in CONTENT})
 
 

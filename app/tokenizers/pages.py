@@ -55,11 +55,11 @@ SAMPLES = (
 )
 
 
-def _view(sent: Mapping[str, str]) -> ListView:
+def _view(query: Mapping[str, str]) -> ListView:
     """Which tokenizers the list shows."""
     states = ("", *get_args(stored_tokenizers.TokenizerState))
     orders = get_args(stored_tokenizers.TokenizerOrder)
-    return ListView.of("/tokenizers", sent, orders, source=("", *SOURCES), state=states, tag=(), owner=OWNERS)
+    return ListView.of("/tokenizers", query, orders, source=("", *SOURCES), state=states, tag=(), owner=OWNERS)
 
 
 def _index(

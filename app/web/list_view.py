@@ -20,14 +20,14 @@ class ListView:
     defaults: Mapping[str, str]
 
     @classmethod
-    def of(cls, path: str, sent: Mapping[str, str], orders: Sequence[str], **filters: Sequence[str]) -> "ListView":
+    def of(cls, path: str, query: Mapping[str, str], orders: Sequence[str], **filters: Sequence[str]) -> "ListView":
         """From the parameters of an address or the fields of a form; what is unknown counts as left out.
 
         Each filter has its choices, of which the first is the default; one without choices is any text. So is `q`, the
         search.
         """
         choices = {"q": (), **filters, "order": orders}
-        values = {name: _value(sent.get(name, ""), options) for name, options in choices.items()}
+        values = {name: _value(query.get(name, ""), options) for name, options in choices.items()}
         return cls(path, values, {name: options[0] if options else "" for name, options in choices.items()})
 
     def __getitem__(self, name: str) -> str:

@@ -11,6 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from app.core.header_weights import header_weights
 from app.core.settings import ROOT
 
 DIRECTORY = ROOT / "static"
@@ -36,11 +37,16 @@ class ImmutableFiles(StaticFiles):
         if not isinstance(response, FileResponse) or Path(path).suffix not in COMPRESSED:
             return response
         response.headers["Vary"] = "Accept-Encoding"
-        if "gzip" not in Headers(scope=scope).get("Accept-Encoding", ""):
+        if not _takes_gzip(Headers(scope=scope)):
             return response
         content = await to_thread.run_sync(_gzipped, Path(response.path))
         headers = {name: response.headers[name] for name in ("Cache-Control", "Content-Type", "Vary")}
         return Response(content, headers={**headers, "Content-Encoding": "gzip"})
+
+
+def _takes_gzip(headers: Headers) -> bool:
+    weights = header_weights(",".join(headers.getlist("Accept-Encoding")))
+    return weights.get("gzip", weights.get("*", 0)) > 0
 
 
 @cache

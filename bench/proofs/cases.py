@@ -12,8 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from xml.etree import ElementTree
 
+from bench.support.arguments import IS_SMOKE
 from bench.support.cases import MODELS, RECORDS, Case
-from bench.support.forked import IS_SMOKE
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "docs" / "measurements" / "cases.md"

@@ -32,8 +32,8 @@ from transformers.pipelines.text_generation import Chat
 from transformers.utils import logging
 
 from bench.proofs.llamacpp import ask, serving
-from bench.support.forked import IS_SMOKE
-from bench.support.material import names, train
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.material import train
 from bench.support.published_models import CONTEXT, MODELS
 from tests.trainer.chat_fixtures import chats, completions
 from trainer.data.record_encoding import RecordEncoder

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from bench.support.forked import IS_SMOKE
-from bench.support.material import bbc_news, minilm, names, train
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.material import bbc_news, minilm, train
 from trainer.events import PointsEvent, read
 from trainer.run_dir import RunDir
 

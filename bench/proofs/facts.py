@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.support.forked import IS_SMOKE
-from bench.support.material import names, smollm2, train
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.material import smollm2, train
 from trainer.data.record_encoding import RecordEncoder
 from trainer.inference import generation
 from trainer.inference.generation import LoadedModel

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.support.forked import IS_SMOKE, Forked
-from bench.support.material import names
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.forked import Forked
 from tests.trainer.bases import make_base, start_from
 from tests.trainer.chat_fixtures import make_tokenizer
 from tests.trainer.datasets.rebuilt_batch import counted_padding, differing_arrays

@@ -18,8 +18,8 @@ import xllamacpp
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from bench.support.forked import IS_SMOKE
-from bench.support.material import names, smollm2, train
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.material import smollm2, train
 from trainer.export import gguf_tokenizer, gguf_writer, verification
 
 BIBLE = Path(__file__).parents[2] / "app" / "corpora" / "samples" / "king-james-bible.txt"

@@ -7,7 +7,6 @@ mask, which costs attention its fast way; sequences of one record need none.
 
 import json
 import statistics
-import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from bench.support.arguments import IS_SMOKE
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenized_records, tokenizer
 from trainer.data.chat_template import preset
@@ -89,7 +89,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if "--smoke" in sys.argv:
+    if IS_SMOKE:
         ROWS, REPEATS = 1, 1
         TALKS, TEXT_BYTES, VOCAB_SIZE = 30, 60_000, 384
         SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

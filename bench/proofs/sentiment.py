@@ -10,8 +10,8 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from bench.support.forked import IS_SMOKE
-from bench.support.material import chinese_reviews, names, train
+from bench.support.arguments import IS_SMOKE, names
+from bench.support.material import chinese_reviews, train
 from trainer.events import PointsEvent, read
 from trainer.run_dir import RunDir
 

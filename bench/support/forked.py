@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-IS_SMOKE = "--smoke" in sys.argv
+from bench.support.arguments import IS_SMOKE
 
 
 class Forked:

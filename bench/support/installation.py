@@ -76,3 +76,21 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
             times = process.cpu_times()
             seconds += times.user + times.system
     return seconds
+
+
+def processes_of_job(job_id: str) -> list[psutil.Process]:
+    """The processes that have a file of the job's run directory open: supervisor, gang and ranks."""
+    processes = []
+    for process in psutil.process_iter():
+        try:
+            links = [Path(f"/proc/{process.pid}/fd/{n}").readlink() for n in (1, 2)]
+        except OSError:
+            continue
+        if any(job_id in str(link) for link in links):
+            processes.append(process)
+    return processes
+
+
+def trainers_of(job_id: str) -> list[psutil.Process]:
+    """Those of them that train."""
+    return [process for process in processes_of_job(job_id) if "worker.supervisor" not in process.cmdline()]

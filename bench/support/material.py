@@ -26,7 +26,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from bench.support.forked import IS_SMOKE, start_module
+from bench.support.arguments import IS_SMOKE
+from bench.support.forked import start_module
 from tests.trainer.runs import english, write_corpus
 from trainer.data import tokenizer
 from trainer.data.chat_template import preset
@@ -38,11 +39,6 @@ from trainer.spec import resolve
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "athanor-material"
 SMOKE_RECORDS = 40
 SMOKE_SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-
-
-def names(default: Iterable[str]) -> list[str]:
-    """What the command line names; by default, all."""
-    return [argument for argument in sys.argv[1:] if argument != "--smoke"] or list(default)
 
 
 def package(requirement: str, sha256: str) -> Path:

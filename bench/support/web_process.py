@@ -3,10 +3,6 @@
 Import it before anything of ours reads the environment.
 """
 
-import os
-import socket
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,12 +11,11 @@ from pathlib import Path
 import httpx
 import psutil
 
-from tests import environment, servers  # noqa: F401 - environment first: it is read when ours is imported
+from tests import environment, servers, web_server  # noqa: F401 - environment first: it is read when ours is imported
 from tests.users import Person
 from tests.waiting import until
 
 START_SECONDS = 180  # where other work leaves it little
-ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
@@ -37,18 +32,9 @@ def empty_database() -> Iterator[None]:
 @contextmanager
 def running(user: Person) -> Iterator[tuple[httpx.Client, psutil.Process]]:
     """A web process of this database that answers: a client with an API token of the user's, and the process."""
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(512)
-        fd = listener.fileno()
-        command = [sys.executable, "-m", "app.launcher.cli", "web", "--fd", str(fd)]
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ, pass_fds=[fd], stderr=subprocess.DEVNULL)
-        try:
-            headers = {"Authorization": f"Bearer {user.token()}"}
-            url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-            with httpx.Client(base_url=url, headers=headers, timeout=START_SECONDS) as client:
-                until(lambda: client.get("/readyz").is_success, START_SECONDS, "the web process")
-                yield client, psutil.Process(process.pid)
-        finally:
-            process.terminate()
-            process.wait(30)
+    with closing(web_server.WebProcess()) as web:
+        process = psutil.Process(web.start())
+        headers = {"Authorization": f"Bearer {user.token()}"}
+        with httpx.Client(base_url=f"http://127.0.0.1:{web.port}", headers=headers, timeout=START_SECONDS) as client:
+            until(lambda: client.get("/readyz").is_success, START_SECONDS, "the web process")
+            yield client, process

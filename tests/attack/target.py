@@ -1,7 +1,7 @@
 """The installation under attack and its people: Alice, the owner; Bob, who wants to work; Mallory, who attacks."""
 
 import math
-import re
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,6 +22,7 @@ from tests.waiting import until
 MEMBER_PASSWORD = f"{PASSWORD} on seven logs"
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 MAX_STORED_BYTES = 100_000_000  # more than before, when all has ended
+NOT_OF_USERS = ("postgres", "valkey", "logs", "runs")  # folders
 SWEEP_SECONDS = 60  # until what was deleted for good is gone
 TASK_SECONDS = 240  # for the import and the export before the first row
 DONE = ("ready", "failed")
@@ -233,25 +234,30 @@ class Target:
 
     def stored(self) -> dict[Path, int]:
         """The size of each file of users, without runs, of which another user's jobs leave more all the time."""
-        skipped = re.compile(r"/(?:postgres|valkey|logs|runs)/")
-        paths = [path for path in self.installation.data.rglob("*") if not skipped.search(str(path))]
-        return {path: size_of(path) for path in paths}
+        sizes = {}
+        for directory, folders, names in os.walk(self.installation.data):
+            folders[:] = [name for name in folders if name not in NOT_OF_USERS]
+            sizes |= {path: size_of(path) for name in names for path in [Path(directory, name)]}
+        return sizes
 
     def check_stored(self, before: dict[Path, int]) -> int:
         """How many bytes more than before are stored, once the sweep has removed what was deleted. Raises
         AssertionError if these are too many.
         """
+        after: dict[Path, int] = {}
+
+        def more_bytes() -> int:
+            after.clear()
+            after.update(self.stored())
+            return sum(after.values()) - sum(before.values())
+
         with suppress(AssertionError):
-            until(slowly(lambda: self._more(before) < MAX_STORED_BYTES), SWEEP_SECONDS, "the sweep")
-        after = self.stored()
-        more = self._more(before)
+            until(slowly(lambda: more_bytes() < MAX_STORED_BYTES), SWEEP_SECONDS, "the sweep")
+        more = sum(after.values()) - sum(before.values())
         new = sorted(after.keys() - before.keys(), key=lambda path: -after[path])
         names = [f"{path.relative_to(self.installation.data)}: {after[path]}" for path in new[:5]]
         assert more < MAX_STORED_BYTES, f"{more / 1e6:.0f} MB were left on the disk, such as {names}"
         return more
-
-    def _more(self, before: dict[Path, int]) -> int:
-        return sum(self.stored().values()) - sum(before.values())
 
 
 def list_counts(counts: Mapping[Any, int]) -> str:
@@ -278,7 +284,7 @@ def slowly(look: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def size_of(path: Path) -> int:
-    """The size of a file on disk in bytes; 0 if it has gone, or is a directory."""
+    """The size of a file on disk in bytes; 0 if it has gone."""
     with suppress(OSError):
-        return path.stat().st_blocks * 512 if path.is_file() else 0
+        return path.stat().st_blocks * 512
     return 0

@@ -67,7 +67,7 @@ def read(form: FormData) -> tuple[list[StepSettings], RecipeForm]:
     chosen = [_name(step) for step in STEPS if _name(step) in form.getlist("step")]
     for step in STEPS:
         if _name(step) in chosen:
-            settings[_name(step)] = _sent(form, step)
+            settings[_name(step)] = _settings_of(form, step)
     recipe_form = RecipeForm(chosen, settings, _number(form))
     if not chosen:
         raise FormRefused(bad_field("steps", "request_invalid", _("Choose at least one step.")), recipe_form)
@@ -94,7 +94,7 @@ class FormRefused(Exception):
         self.form = RecipeForm(**values)
 
 
-def _sent(form: FormData, step: type[BaseModel]) -> dict[str, Any]:
+def _settings_of(form: FormData, step: type[BaseModel]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, described in step.model_fields.items():
         key = f"{_name(step)}.{name}"
@@ -116,7 +116,7 @@ def _number(form: FormData) -> int:
 
 
 def context(
-    session: Session, principal: Principal, corpus: Corpus, recipe_of: str = "", sent: RecipeForm | None = None
+    session: Session, principal: Principal, corpus: Corpus, recipe_of: str = "", recipe_form: RecipeForm | None = None
 ) -> dict[str, Any]:
     """What the page of a corpus shows of its cleaning: how it was made, and the form, as it was sent or with the
     recipe of another version.
@@ -131,7 +131,7 @@ def context(
     source = session.get(Corpus, recipe_of) if recipe_of else None
     is_known = source is not None and source.lineage_id == corpus.lineage_id and source.cleaning is not None
     recipe = source.cleaning.recipe if is_known and source is not None and source.cleaning is not None else None
-    recipe_form = sent or fresh(recipe)
+    recipe_form = recipe_form or fresh(recipe)
     has_form = corpus.state == "ready" and corpus.owner_id == principal.user_id
     return {
         "cleaning_steps": steps,

@@ -340,7 +340,7 @@ def _read_points(
         curves[name].add(step, word or value, value, value)
 
 
-_DRAWN = (  # columns, as whole rows take several times as long
+_ROLLUP_COLUMNS = (  # not whole rows, which take several times as long
     *(MetricRollup.series, MetricRollup.level, MetricRollup.bucket, MetricRollup.count, MetricRollup.num_nonfinite),
     *(MetricRollup.sum, MetricRollup.min, MetricRollup.max, MetricRollup.last_step),
 )
@@ -348,7 +348,7 @@ _DRAWN = (  # columns, as whole rows take several times as long
 
 def _read_rollups(session: Session, job_id: str, names: list[str], spans: list[Span], curves: dict[str, Curve]) -> None:
     marked: list[ColumnElement[bool]] = []
-    query = select(*_DRAWN).where(
+    query = select(*_ROLLUP_COLUMNS).where(
         MetricRollup.job_id == job_id, MetricRollup.series.in_(names), or_(false(), *(span.rows() for span in spans))
     )
     rows = session.execute(query.order_by(MetricRollup.series, MetricRollup.last_step))

@@ -36,9 +36,9 @@ RUN_FIELDS = {"id", "tokens_per_step", "flops_per_step", "series"}  # of a compa
 FILTERS = {"all": None, "active": tuple(s for s in STATES if s not in TERMINAL), "ended": TERMINAL}
 
 
-def _view(sent: Mapping[str, str]) -> ListView:
+def _view(query: Mapping[str, str]) -> ListView:
     """Which jobs the list shows: of all, active or ended ones those that match a search and have a tag."""
-    return ListView.of("/jobs", sent, get_args(service.JobOrder), show=tuple(FILTERS), tag=(), owner=OWNERS)
+    return ListView.of("/jobs", query, get_args(service.JobOrder), show=tuple(FILTERS), tag=(), owner=OWNERS)
 
 
 @router.get("/jobs")

@@ -38,6 +38,9 @@ ROOT = Path(__file__).parents[3]
         ("zh-CN", "en", "zh-CN"),
         ("en", "zh-CN", "en"),
         ("tlh", "zh-CN", "zh-CN"),
+        (None, "zh;q=0.5, en;q=0.9", "en"),
+        (None, "zh;q=0, EN-us;q=0.1", "en"),
+        (None, "zh;q=2, en", "en"),
         (None, ";;;,,,q=", "en"),
     ],
 )

@@ -26,7 +26,6 @@ from tests import cutting_proxy, web_server
 from tests.background import run_waiting
 from tests.users import Person
 from tests.waiting import until
-from tests.web_process import WebProcess
 
 TEXT = b"Ignis est in athanore.\n" * 1000
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -353,7 +352,7 @@ def test_an_upload_cut_with_checksums_arrives_unchanged(port: int, alice: TestCl
 
 def test_an_upload_survives_the_kill_of_the_web_process_at_37_percent(alice: TestClient, alice_user: Person) -> None:
     content = random.Random(37).randbytes(20_000_000)
-    web = WebProcess()
+    web = web_server.WebProcess()
     web.start()
     try:
         with cutting_proxy.running(web.port, [7_400_000], before_cut=web.restart) as proxy:

@@ -83,10 +83,10 @@ def test_models_are_offered_with_as_many_queries_however_many_there_are(checkpoi
     carol = users.enter("Carol", "member")
     numbers, offered = [], []
     for num_more in (2, 30):
-        saved_checkpoints.copied(checkpoint.id, carol, num_more)
-        with statements.sent() as sent, db.transaction() as session:
+        saved_checkpoints.add_copies(checkpoint.id, carol, num_more)
+        with statements.record() as queries, db.transaction() as session:
             offered = offered_models(session, principal=carol.principal)
-        numbers.append(len(sent))
+        numbers.append(len(queries))
     assert len(offered) == 32
     assert numbers[0] == numbers[1]
 

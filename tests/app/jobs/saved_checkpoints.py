@@ -47,9 +47,9 @@ def recorded(job_id: str, step: int, fence: int, *, loss: float = 2.0) -> Checkp
     return row
 
 
-def copied(checkpoint_id: str, owner: Person, count: int) -> None:
-    """Rows of so many more checkpoints, without files, each of a job of its own: the second half started from the first
-    half.
+def add_copies(checkpoint_id: str, owner: Person, count: int) -> None:
+    """Add rows of so many more checkpoints, without files, each of a job of its own: the second half started from the
+    first half.
     """
     with db.transaction() as session:
         checkpoint = session.get_one(Checkpoint, checkpoint_id)

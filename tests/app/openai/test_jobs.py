@@ -116,10 +116,10 @@ def test_creating_a_job_reads_no_file_and_sends_as_many_queries_however_much_the
         file = upload(alice_client, lines({"messages": CHAT}))
         directory = storage.corpus(file.removeprefix("file-"))
         directory.rename(directory.with_name("elsewhere"))
-        with statements.sent() as sent:
+        with statements.record() as queries:
             job = create(alice_client, file, model=base, extra_body={})
         directory.with_name("elsewhere").rename(directory)
-        numbers.append(len(sent))
+        numbers.append(len(queries))
         assert job.status == "validating_files"
         alice_client("fine_tuning.jobs.cancel", job.id)
         for _n in range(5):

@@ -90,10 +90,10 @@ def test_a_thousand_checkpoints_are_listed_with_as_many_queries_as_two(web: Test
     api = users.client(web, token=carol.token())
     numbers, models = [], []
     for count in (2, 998):
-        saved_checkpoints.copied(trained.late, carol, count)
-        with statements.sent() as sent:
+        saved_checkpoints.add_copies(trained.late, carol, count)
+        with statements.record() as queries:
             models = [model["id"] for model in api.get("/v1/models").json()["data"]]
-        numbers.append(len(sent))
+        numbers.append(len(queries))
     assert numbers[0] == numbers[1]
     assert len(set(models)) == 1_000
     assert all(name.startswith("ft:tiny:org-local:My-Bible:") for name in models)

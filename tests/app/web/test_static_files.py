@@ -83,6 +83,26 @@ def test_scripts_are_sent_compressed_to_those_who_take_it(visitor: TestClient) -
     assert answer.headers["Content-Type"].startswith("text/javascript")
     assert (gzip.decompress(sent), len(sent)) == (original, int(answer.headers["Content-Length"]))
     assert len(sent) < len(original) / 2
-    plain = visitor.get(f"{STATIC_PATH}/{script}", headers={"Accept-Encoding": "identity"})
-    assert "Content-Encoding" not in plain.headers
-    assert (plain.content, plain.headers["Vary"]) == (original, "Accept-Encoding")
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("", None),
+        ("identity", None),
+        ("gzip;q=0", None),
+        ("gzip; q=0.000, *", None),
+        ("*;q=0", None),
+        ("gzip-of-another-kind", None),
+        ("gzip;q=much", None),
+        ("*", "gzip"),
+        ("br, GZIP ; q=0.001", "gzip"),
+        ("*;q=0, gzip", "gzip"),
+    ],
+)
+def test_what_is_sent_compressed_follows_the_weights_that_a_client_gives(
+    visitor: TestClient, accepted: str, encoding: str | None
+) -> None:
+    answer = visitor.get(f"{STATIC_PATH}/js/page.js", headers={"Accept-Encoding": accepted})
+    assert (answer.headers.get("Content-Encoding"), answer.headers["Vary"]) == (encoding, "Accept-Encoding")
+    assert answer.content == (DIRECTORY / "js/page.js").read_bytes()

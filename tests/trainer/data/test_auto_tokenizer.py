@@ -57,8 +57,8 @@ def test_an_imported_tokenizer_gives_the_same_tokens(tmp_path: Path, kind: str, 
     base = tmp_path / "base"
     base_tokenizer = fast(KINDS[kind]())
     base_tokenizer.save_pretrained(base)
-    copied = tokenizer.import_tokenizer(base, tmp_path / "cache")
-    auto = opened_as(copied, tmp_path / "checkpoint", family)
+    imported_tokenizer = tokenizer.import_tokenizer(base, tmp_path / "cache")
+    auto = opened_as(imported_tokenizer, tmp_path / "checkpoint", family)
 
     for text in ("The old kettle", " caffè 山上\n\n x", "1990 e\u0301"):
         assert auto(text)["input_ids"] == base_tokenizer(text)["input_ids"]

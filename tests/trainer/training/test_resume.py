@@ -279,13 +279,13 @@ def test_a_full_disk_loses_a_checkpoint_but_not_the_run(
 def test_a_state_without_a_tensor_is_rejected(
     fork_server: GangForkServer, home: Path, undisturbed: dict[tuple[int, int], RunDir]
 ) -> None:
-    copied = home / "copied"
-    shutil.copytree(checkpoint_of(undisturbed[1, 0], SAVED), copied)
-    for path in (copied / "resume").iterdir():
+    copy = home / "copy"
+    shutil.copytree(checkpoint_of(undisturbed[1, 0], SAVED), copy)
+    for path in (copy / "resume").iterdir():
         path.unlink()
     again = resume_run(home, "stateless", undisturbed[1, 0], **shape(1, 0))
     inputs = again.inputs(1)
-    inputs.resume = str(copied)
+    inputs.resume = str(copy)
     again.create(again.spec(), inputs, fence=1)
 
     assert run(fork_server, again) == 64

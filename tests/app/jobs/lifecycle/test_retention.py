@@ -408,7 +408,7 @@ def test_a_job_submitted_after_the_release_of_its_origin_is_rejected(
         with db.transaction() as session:
             job = session.scalar(select(Job).where(Job.id == job_id).with_for_update())
             assert job is not None
-            session.execute(insert(Checkpoint).values(**copied(session, origin.id, step=30)))
+            session.execute(insert(Checkpoint).values(**row_like(session, origin.id, step=30)))
             retention.choose(session, job)
             refused = other.submit(submit)
             until(somebody_waits_for_a_lock, 10, "the submit to wait for the save")
@@ -416,7 +416,7 @@ def test_a_job_submitted_after_the_release_of_its_origin_is_rejected(
     assert live(job_id) == [20, 30]
 
 
-def copied(session: Session, checkpoint_id: str, *, step: int) -> dict[str, Any]:
+def row_like(session: Session, checkpoint_id: str, *, step: int) -> dict[str, Any]:
     row = session.get_one(Checkpoint, checkpoint_id)
     names = ("owner_id", "job_id", "fence", "num_bytes", "manifest", "metrics")
     return {"id": new_id(), "step": step, "path": "elsewhere", **{name: getattr(row, name) for name in names}}

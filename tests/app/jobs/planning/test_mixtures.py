@@ -60,8 +60,8 @@ def test_the_form_takes_a_weight_beside_each_corpus(alice: TestClient, corpora: 
     assert answer.status_code == 303, answer.text
     job_id = answer.headers["location"].rpartition("/")[2]
     assert factories.row(job_id).spec.corpus_weights == [3, 1]
-    copied = HtmlForm.of(alice.get(f"/jobs/new?like={job_id}").text)
-    assert [float(copied.value(name)) for name in names] == [3, 1]
+    copy = HtmlForm.of(alice.get(f"/jobs/new?like={job_id}").text)
+    assert [float(copy.value(name)) for name in names] == [3, 1]
 
 
 def test_what_a_job_sees_is_on_its_page(

@@ -59,11 +59,9 @@ def test_the_weights_beside_corpora_become_one_list() -> None:
 
 
 def test_the_weights_of_a_copied_job_stand_beside_its_corpora() -> None:
-    copied = form.prefill_copy(
-        {**example_spec("tiny").model_dump(), "corpora": ["a", "b"], "corpus_weights": [7.0, 2.0]}
-    )
+    copy = form.prefill_copy({**example_spec("tiny").model_dump(), "corpora": ["a", "b"], "corpus_weights": [7.0, 2.0]})
 
-    assert copied.weights == {"a": "7.0", "b": "2.0"}
+    assert copy.weights == {"a": "7.0", "b": "2.0"}
     assert SubmittedForm({}, ["a", "b"]).weights == {"a": "", "b": ""}
 
 
@@ -129,10 +127,10 @@ def test_fields_and_corpora_are_taken_out() -> None:
 
 def test_a_copy_holds_what_differs_from_the_recipe() -> None:
     spec = {**example_spec("tiny").model_dump(), "learning_rate": 0.5, "corpora": ["1"], "validation_corpora": ["2"]}
-    copied = form.prefill_copy(spec)
-    assert copied.fields["learning_rate"] == "0.5"
-    assert not [name for name in copied.fields if name in recipe("tiny") and name != "learning_rate"]
-    assert (list(copied.corpora), list(copied.validation_corpora)) == (["1"], ["2"])
+    copy = form.prefill_copy(spec)
+    assert copy.fields["learning_rate"] == "0.5"
+    assert not [name for name in copy.fields if name in recipe("tiny") and name != "learning_rate"]
+    assert (list(copy.corpora), list(copy.validation_corpora)) == (["1"], ["2"])
 
 
 @pytest.mark.parametrize(("step", "steps"), [(99, None), (100, "200")])
