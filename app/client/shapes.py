@@ -366,6 +366,7 @@ class DeploymentInfo(Shape):
     replicas: list[ReplicaInfo]
     num_replicas: int
     nodes: list[str]
+    removed_nodes: list[str]
     access: str
     users: list[str]
     requests_per_minute: int | None

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from sqlalchemy.orm import Session
 
 from app.core import db, disk, live, migrations
-from app.core.formatting import file_size
+from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Heartbeat, Node
 from app.core.settings import Settings, settings
@@ -76,7 +76,7 @@ def show_health(request: Request, principal: Reader) -> Response:
         parts=parts,
         may_free=principal.is_at_least("admin"),
         constants=[(_variable(name), translate(_description(name)), _formatted(name)) for name in DISPLAYED_SETTINGS],
-        fixed=[(translate(text), value) for text, value in FIXED.items()],
+        fixed=[(translate(text), number(value)) for text, value in FIXED.items()],
     )
 
 
@@ -199,6 +199,6 @@ def _description(name: str) -> str:
 
 def _formatted(name: str) -> str:
     value: Any = getattr(settings(), name)
-    if name.endswith("_bytes"):
+    if name.endswith("_bytes") and value:
         return file_size(value)
-    return f"{value:g} s" if name.endswith("_seconds") else str(value)
+    return f"{number(value)} s" if name.endswith("_seconds") else number(value)

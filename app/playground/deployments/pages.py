@@ -14,7 +14,7 @@ from app.core.errors import PanelError
 from app.core.principal import Principal
 from app.playground import service as playground
 from app.playground.deployments import calls, service
-from app.playground.deployments.schemas import DeploymentChange, DeploymentRequest
+from app.playground.deployments.schemas import DeploymentAnswer, DeploymentChange, DeploymentRequest
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody, errors_by_control
@@ -102,18 +102,25 @@ def show_deployment(request: Request, principal: Reader, deployment_id: Id, part
 
 
 def _show(
-    request: Request, principal: Principal, deployment_id: str, part: str = "", error: PanelError | None = None
+    request: Request,
+    principal: Principal,
+    deployment_id: str,
+    part: str = "",
+    form: Mapping[str, Any] | None = None,
+    error: PanelError | None = None,
 ) -> Response:
     with db.transaction() as session:
         row = service.get(session, principal=principal, deployment_id=deployment_id)
         models = _models(session, principal)
         hours = calls.usage_by_hour(session, row.id, db.now() - timedelta(days=DAYS))
+        deployment = service.answer(session, row, principal)
         return page(
             request,
             "deployments/_state.html" if part == "state" else "deployments/show.html",
             error.status if error else 200,
             principal=principal,
-            deployment=service.answer(session, row, principal),
+            deployment=deployment,
+            values=_form_of(deployment) if form is None else defaultdict(str, form),
             usage=calls.usage(session, row.id, db.now() - timedelta(days=DAYS)),
             hours=hours,
             most=max((hour.requests for hour in hours), default=0),
@@ -123,6 +130,12 @@ def _show(
             error=error.message if error and not error.fields else "",
             address=str(request.base_url).rstrip("/"),
         )
+
+
+def _form_of(deployment: DeploymentAnswer) -> dict[str, Any]:
+    """The fields of the form as they are now, without nodes that were removed: saving it drops them."""
+    nodes = [name for name in deployment.nodes if name not in deployment.removed_nodes]
+    return {**deployment.model_dump(), "users": ", ".join(deployment.users), "nodes": ", ".join(nodes)}
 
 
 @router.post("/deployments/{deployment_id}")
@@ -137,7 +150,7 @@ def change(request: Request, principal: Submitter, deployment_id: Id, form: Form
         problem = _problem(error)
         if problem.status in (403, 404):
             raise problem from None
-        return _show(request, principal, deployment_id, error=problem)
+        return _show(request, principal, deployment_id, form=form, error=problem)
     return RedirectResponse(f"/deployments/{deployment_id}", status_code=303)
 
 

@@ -44,7 +44,7 @@ class DeploymentRequest(DeploymentSettings):
 
 
 class DeploymentChange(BaseModel):
-    """What is to change; fields that are left out stay."""
+    """What is to change; fields that are left out, or null, stay, but for `requests_per_minute`, whose null is none."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"model": "06e9x2m4q8r7t5vx"}]})
 
@@ -90,6 +90,9 @@ class DeploymentAnswer(BaseModel):
     replicas: list[ReplicaAnswer]
     num_replicas: int
     nodes: list[str]
+    removed_nodes: Annotated[
+        list[str], Field(description="Those of `nodes` that were removed. A change of `nodes` has to leave them out.")
+    ]
     access: Access
     users: list[str]
     requests_per_minute: int | None

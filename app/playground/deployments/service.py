@@ -12,7 +12,7 @@ from app.core import audit_log, db, paging
 from app.core.account_models import User
 from app.core.deployment_models import Deployment, Replica
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, ngettext
 from app.core.models import Checkpoint, ImportedModel, Node
 from app.core.names import checked_name, comparison_key
 from app.core.principal import Principal, not_found
@@ -23,6 +23,7 @@ from app.playground.service import model_path
 
 MAX_NAME_LENGTH = 64
 MAX_DEPLOYMENTS = 50  # of one user
+NULLABLE = ("requests_per_minute",)  # with null: no limit; null for another setting leaves it as it is
 DAY = timedelta(days=1)
 
 
@@ -57,6 +58,7 @@ def create(session: Session, *, principal: Principal, name: str, model_id: str, 
 def change(session: Session, *, principal: Principal, deployment_id: str, changes: dict[str, Any]) -> Deployment:
     """Change a deployment. With another `model`, calls go to the old one until the new one is loaded."""
     row = get_own(session, principal=principal, deployment_id=deployment_id, for_update=True)
+    changes = {name: value for name, value in changes.items() if value is not None or name in NULLABLE}
     model_id = changes.pop("model", None)
     action: audit_log.Action = "deployment_changed" if model_id in (None, row.model_id) else "deployment_moved"
     detail = model_id if action == "deployment_moved" else ", ".join(sorted(changes))
@@ -84,16 +86,28 @@ def _path(session: Session, principal: Principal, model_id: str) -> str:
 
 
 def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings as columns: names of users become their IDs, and nodes have to exist."""
+    """Settings as columns: names of users become their IDs, and nodes have to be listed."""
     columns = {key: value for key, value in settings.items() if key != "users"}
     if "users" in settings:
         columns["user_ids"] = _user_ids(session, settings["users"])
-    listed = select(Node.name).where(Node.name.in_(settings.get("nodes", [])), Node.removed_at.is_(None))
-    existing = set(session.scalars(listed))
-    missing = next((name for name in settings.get("nodes", []) if name not in existing), None)
-    if missing is not None:
-        raise bad_field("nodes", "node_unknown", _("There is no node “{name}”.", name=missing))
+    missing = _not_listed(session, settings.get("nodes", []))
+    if missing:
+        message = ngettext(
+            "There is no node {names}: it was removed, or never joined. Leave it out.",
+            "There are no nodes {names}: they were removed, or never joined. Leave them out.",
+            len(missing),
+            names=", ".join(f"“{name}”" for name in missing),
+        )
+        raise bad_field("nodes", "node_unknown", message)
     return columns
+
+
+def _not_listed(session: Session, names: Sequence[str]) -> list[str]:
+    """Those of these nodes that were removed, or never were."""
+    if not names:
+        return []
+    listed = set(session.scalars(select(Node.name).where(Node.name.in_(names), Node.removed_at.is_(None))))
+    return [name for name in names if name not in listed]
 
 
 def _user_ids(session: Session, names: Sequence[str]) -> list[str]:
@@ -153,6 +167,7 @@ def answer(session: Session, row: Deployment, principal: Principal) -> Deploymen
         replicas=listed,
         num_replicas=row.num_replicas,
         nodes=row.nodes,
+        removed_nodes=_not_listed(session, row.nodes),
         access=row.access,
         users=list(names) if is_mine else [],
         requests_per_minute=row.requests_per_minute,

@@ -28,6 +28,7 @@ DEPLOYMENT = {
     "replicas": [{"node": "ada", "state": "ready", "is_current": True, "message": None}],
     "num_replicas": 1,
     "nodes": [],
+    "removed_nodes": [],
     "access": "owner",
     "users": [],
     "requests_per_minute": None,

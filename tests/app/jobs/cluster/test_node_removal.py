@@ -124,3 +124,51 @@ def test_an_owner_removes_a_node_on_the_page_and_others_are_not_offered_it(web: 
     assert action is not None
     assert alice.post(action[1]).headers["location"] == "/nodes"
     assert names(alice) == []
+
+
+@pytest.fixture
+def checkpoint_id(alice_user: Person) -> str:
+    _job, checkpoint = factories.finished(alice_user, factories.corpus(alice_user))
+    with db.transaction() as session:
+        storage.checkpoint(session.get_one(Checkpoint, checkpoint).path).mkdir(parents=True, exist_ok=True)
+    return checkpoint
+
+
+def test_a_deployment_leaves_a_removed_node_out_when_saved(alice: TestClient, checkpoint_id: str) -> None:
+    for name in ("ada", "spare"):
+        offline(name)
+    body = {"name": "pinned", "model": checkpoint_id, "nodes": ["ada", "spare"]}
+    path = f"/deployments/{alice.post('/api/v1/deployments', json=body).json()['id']}"
+    assert alice.delete(f"{PATH}/spare").status_code == 204
+    shown = alice.get(path).text
+    assert "The node spare was removed. Saving leaves it out." in shown
+    assert 'value="ada" id="field-nodes"' in shown
+
+    api = f"/api/v1{path}"
+    assert alice.get(api).json()["removed_nodes"] == ["spare"]
+    assert alice.put(api, json={"access": "everyone"}).json()["nodes"] == ["ada", "spare"], "it may come back"
+    refused = alice.put(api, json={"nodes": ["ada", "spare", "nowhere"]})
+    assert (refused.status_code, refused.json()["code"]) == (422, "node_unknown")
+    assert refused.json()["title"].startswith("There are no nodes “spare”, “nowhere”")
+    form = {"model": checkpoint_id, "nodes": "ada"}
+    assert alice.post(path, data=form, follow_redirects=False).status_code == 303
+    row = alice.get(api).json()
+    assert (row["nodes"], row["removed_nodes"]) == (["ada"], [])
+
+    assert alice.delete(f"{PATH}/ada").status_code == 204
+    assert "All nodes that may keep it were removed." in alice.get(f"{path}?part=state").text
+    typed = alice.post(path, data={**form, "users": "Bob, Carol"}).text
+    assert "There is no node “ada”" in typed
+    assert 'value="Bob, Carol"' in typed
+    assert "Saving leaves it out" not in typed
+
+
+def test_a_setting_of_a_deployment_that_is_null_stays(alice: TestClient, checkpoint_id: str) -> None:
+    body = {"name": "steady", "model": checkpoint_id, "access": "everyone", "requests_per_minute": 6}
+    path = f"/api/v1/deployments/{alice.post('/api/v1/deployments', json=body).json()['id']}"
+    nothing = dict.fromkeys(("model", "num_replicas", "nodes", "access", "users", "requests_per_minute"))
+    changed = alice.put(path, json=nothing)
+    assert changed.status_code == 200, changed.text
+    row = changed.json()
+    assert (row["model"], row["num_replicas"], row["nodes"]) == (checkpoint_id, 1, [])
+    assert (row["access"], row["requests_per_minute"]) == ("everyone", None)
