@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 1000, 300
 MARGIN = 40  # above and below the axes
-MAX_TICKS = 5
+TICK_DISTANCE = 20  # a line of text and some air
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,16 @@ def _positions(values: list[str]) -> tuple[list[float], list[tuple[float, str]]]
     span = scale(high) - scale(low) or 1.0
     places = [_y((scale(number) - scale(low)) / span) for number in finite]
     by_place = dict(sorted(zip(places, values, strict=True)))
-    every = max(1, math.ceil(len(by_place) / MAX_TICKS))
-    ticks = list(by_place.items())
-    return places, [tick for index, tick in enumerate(ticks) if index % every == 0 or index == len(ticks) - 1]
+    return places, _spread(list(by_place.items()))
+
+
+def _spread(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Both ends, and those between that leave room for each other."""
+    kept = ticks[:1]
+    for tick in ticks[1:-1]:
+        if min(abs(tick[0] - kept[-1][0]), abs(ticks[-1][0] - tick[0])) >= TICK_DISTANCE:
+            kept.append(tick)
+    return kept + ticks[-1:] if len(ticks) > 1 else kept
 
 
 def _number(text: str) -> float | None:

@@ -142,7 +142,7 @@ def test_a_deployment_leaves_a_removed_node_out_when_saved(alice: TestClient, ch
     assert alice.delete(f"{PATH}/spare").status_code == 204
     shown = alice.get(path).text
     assert "The node spare was removed. Saving leaves it out." in shown
-    assert 'value="ada" id="field-nodes"' in shown
+    assert re.search(r'value="ada"\s+id="field-nodes"', shown)
 
     api = f"/api/v1{path}"
     assert alice.get(api).json()["removed_nodes"] == ["spare"]
@@ -157,9 +157,9 @@ def test_a_deployment_leaves_a_removed_node_out_when_saved(alice: TestClient, ch
 
     assert alice.delete(f"{PATH}/ada").status_code == 204
     assert "All nodes that may keep it were removed." in alice.get(f"{path}?part=state").text
-    typed = alice.post(path, data={**form, "users": "Bob, Carol"}).text
+    typed = alice.post(path, data={**form, "users": "Alice"}).text
     assert "There is no node “ada”" in typed
-    assert 'value="Bob, Carol"' in typed
+    assert 'value="Alice"' in typed
     assert "Saving leaves it out" not in typed
 
 
