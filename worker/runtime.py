@@ -7,7 +7,7 @@ from app.core.settings import settings
 from worker.background.runner import TaskRunner
 from worker.inference.client import Inference
 from worker.inference.deployed_models import DeployedModels
-from worker.inference.generations import Generations
+from worker.inference.generations import GenerationRunner
 from worker.node import ForkServer, NodeHeartbeat, PeriodicThread
 
 STOP_SECONDS = 10.0  # for a supervisor to publish and record the last checkpoint, once its trainer has saved it
@@ -19,7 +19,7 @@ class Worker:
     def __init__(self) -> None:
         self.fork_server = ForkServer()
         self.inference = Inference()
-        self.generations = Generations(self.inference)
+        self.generations = GenerationRunner(self.inference)
         self.tasks = TaskRunner()
         self._watch_fork_server = PeriodicThread(self.fork_server.watch)
         self._heartbeat = PeriodicThread(NodeHeartbeat().beat)

@@ -27,8 +27,8 @@ LOOK_SECONDS = 0.25  # how often a relay without new text checks that its reader
 BEATS = 4  # checks between two beats
 
 
-class Generations:
-    """The generations of a worker."""
+class GenerationRunner:
+    """Runs the generations of a worker."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
