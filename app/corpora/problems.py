@@ -5,9 +5,10 @@ from typing import Any
 from babel import Locale
 
 from app.core import i18n
+from app.core.encoding_shapes import BrokenFiles, EncodingCandidate
 from app.core.formatting import file_size
 from app.core.i18n import Plural, _, gettext_noop, ngettext, translate
-from app.core.json_shapes import BrokenFiles, EncodingCandidate, Problem
+from app.core.json_shapes import Problem
 from app.core.models import Corpus
 from app.corpora.record_kinds import KIND_WORDS
 

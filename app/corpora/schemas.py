@@ -5,7 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.json_shapes import BrokenFiles, Problem
+from app.core.encoding_shapes import BrokenFiles
+from app.core.json_shapes import Problem
 from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.openai_models import Upload
 from app.corpora import problems, record_kinds

@@ -585,7 +585,7 @@ def check_body(document: dict[str, Any], schema: dict[str, Any], request: httpx2
     whole = {**schema, "components": document["components"]}
     jsonschema_rs.validator_for(whole).validate(body)
     name = schema.get("$ref", "").rpartition("/")[2]
-    properties = document["components"]["schemas"][name]["properties"] if name else dict.fromkeys(body, {})
+    properties = document["components"]["schemas"][name]["properties"] if name else {key: {} for key in body}
     fields = {field for field, about in properties.items() if not about.get("deprecated")}
     assert fields - body.keys() <= {"prompt"}  # messages are sent in its place
     assert body.keys() - fields == set()
