@@ -19,7 +19,7 @@ class EncodingCandidate(_Stored):
     language: str = ""
 
 
-class BrokenFiles(_Stored):
+class UndecodableFiles(_Stored):
     """Files whose encoding cannot decode all of them, and which are read again together.
 
     `files` names the first of them, or none where the corpus has one file; `candidates` describe the first. Their

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
-from app.core.encoding_shapes import BrokenFiles
+from app.core.encoding_shapes import UndecodableFiles
 from trainer.events import RecordRemark
 from trainer.limits import Traits
 
@@ -106,7 +106,7 @@ class ParseReport(_Stored):
     num_groups: int | None = None
     num_ungrouped: int = 0  # records whose column of groups is empty
     lengths: dict[str, int] = {}  # documents by the number of bits of their length in characters
-    broken_files: list[BrokenFiles] = []  # those that were refused for such places
+    broken_files: list[UndecodableFiles] = []  # those that were refused for such places
 
 
 class ScoreHistogram(_Stored):

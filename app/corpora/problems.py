@@ -5,7 +5,7 @@ from typing import Any
 from babel import Locale
 
 from app.core import i18n
-from app.core.encoding_shapes import BrokenFiles, EncodingCandidate
+from app.core.encoding_shapes import EncodingCandidate, UndecodableFiles
 from app.core.formatting import file_size
 from app.core.i18n import Plural, _, gettext_noop, ngettext, translate
 from app.core.json_shapes import Problem
@@ -285,7 +285,7 @@ def encoding_reason(candidate: EncodingCandidate) -> str:
     return _("{decoded}, and its letters are about as frequent as in {language}.", decoded=decoded, language=language)
 
 
-def encoding_offers(corpus: Corpus) -> list[tuple[BrokenFiles, list[tuple[EncodingCandidate, str]]]]:
+def encoding_offers(corpus: Corpus) -> list[tuple[UndecodableFiles, list[tuple[EncodingCandidate, str]]]]:
     """The files of a corpus that cannot be decoded, and which encodings are offered for them with what reasons."""
     return [
         (broken, [(candidate, encoding_reason(candidate)) for candidate in broken.candidates])

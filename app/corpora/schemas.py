@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.encoding_shapes import BrokenFiles
+from app.core.encoding_shapes import UndecodableFiles
 from app.core.json_shapes import Problem
 from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.openai_models import Upload
@@ -400,7 +400,7 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
     )
 
 
-def encoding_offers(broken: BrokenFiles) -> list[EncodingOffer]:
+def encoding_offers(broken: UndecodableFiles) -> list[EncodingOffer]:
     """The encodings that are offered for some files, with the reasons."""
     files = {"files": broken.files, "num_files": broken.num_files}
     return [

@@ -52,7 +52,7 @@ def test_an_answer_that_was_cut_says_so_whatever_it_calls(
     assert choice["finish_reason"] == expected
 
 
-def test_usage_is_told_by_streams_that_are_asked_for_it_only() -> None:
+def test_only_streams_that_are_asked_for_it_report_usage() -> None:
     text = GeneratedText(done={"finish_reason": "stop", "num_tokens": 5, "num_prompt_tokens": 2})
     assert list(answer(stream=True).last([text])) == []
     (told,) = answer(stream=True, stream_options={"include_usage": True}).last([text])

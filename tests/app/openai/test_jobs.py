@@ -619,7 +619,7 @@ def _age(event: Any) -> tuple[int, ...]:
     return tuple(int(part) for part in event.id.split("-")[2:])
 
 
-def test_an_event_of_another_job_is_no_place_to_go_on_from(
+def test_a_list_of_events_does_not_continue_after_an_event_of_another_job(
     alice_client: ClientCalls, openai: Any, text_file: str
 ) -> None:
     one, other = create(alice_client, text_file), create(alice_client, text_file)

@@ -111,7 +111,7 @@ def test_readers_use_the_connections_of_those_before_them() -> None:
     asyncio.run(read())
 
 
-def test_a_connection_that_was_lost_meanwhile_is_opened_anew() -> None:
+def test_a_connection_that_was_lost_meanwhile_is_opened_again() -> None:
     async def read() -> None:
         before = connections()
         async with generation_queue.kept_connections():

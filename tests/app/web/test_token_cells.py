@@ -8,7 +8,7 @@ from app.web.token_cells import spaced_hex, token_cells
 
 
 @dataclass(frozen=True)
-class Token:
+class ShownBytes:
     bytes: str
 
 
@@ -30,9 +30,9 @@ WHOLE = ""  # a token that is text by itself
     ],
 )
 def test_parts_of_a_character_are_drawn_in_one_cell(tokens: list[str], cells: list[tuple[str, int]]) -> None:
-    given = [Token(text) for text in tokens]
-    drawn = list(token_cells(given))
-    assert [token for cell in drawn for token in cell.tokens] == given
+    all_tokens = [ShownBytes(text) for text in tokens]
+    drawn = list(token_cells(all_tokens))
+    assert [token for cell in drawn for token in cell.tokens] == all_tokens
     assert [(cell.characters, len(cell.tokens)) for cell in drawn] == cells
 
 

@@ -65,7 +65,7 @@ class JoinedCorpus(CorpusWriter):
         self.num_characters += num_characters
 
 
-class BrokenFiles:
+class BrokenFileGroups:
     """The files that cannot be decoded. Those for which the same is advised are read again together: they have the same
     encoding, which is rather right or wrong, and the same likeliest other one. What is offered is that for the first.
     """
@@ -134,7 +134,7 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
     problems: list[dict[str, Any]] = []
     remarks: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
-    broken_files = BrokenFiles()
+    broken_files = BrokenFileGroups()
     is_failed, done = False, 0
     encodings = set()
     try:
