@@ -22,10 +22,10 @@ define install
 	{ echo "Installing failed. The end of $(LOG):"; tail -n 15 $(LOG); exit 1; }
 endef
 
-# Each test process has servers, a database and a data directory of its own, which take some 3 GiB; half of the time it
-# waits, so there are two for each core. Tests with leases and deadlines of seconds run after the others, which load the
-# processors fully, in fewer processes; so do those of the browser, whose event loop stays with a process.
-TEST_PROCESSES ?= $(shell python3 -c 'import os; gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30; print(max(1, min(2 * os.cpu_count(), gib // 3)))')
+# Each test process has servers, a database and a data directory of its own, which take some 3 GiB, and starts processes
+# that load the cores fully: there is one more than there are cores, for when one waits. Tests with leases and deadlines
+# of seconds run after the others in fewer processes; so do those of the browser, whose event loop stays with a process.
+TEST_PROCESSES ?= $(shell python3 -c 'import os; gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30; print(max(1, min(os.cpu_count() + 1, gib // 3)))')
 DEADLINES = tests/faults tests/worker/supervisor tests/app/launcher tests/browser
 PARALLEL = --dist loadfile --no-loadscope-reorder --durations 30
 

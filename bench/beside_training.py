@@ -33,7 +33,7 @@ SPEC: dict[str, Any] = {
     "sequence_length": 256,
     "train_batch_size": 8,
     "per_device_batch_size": 8,
-    "save_steps": 100,
+    "save_steps": 10 if IS_SMOKE else 100,
     "eval_steps": 1_000_000,
     **(installation.SMALL if IS_SMOKE else {**NETWORK, "num_key_value_heads": 4, "vocab_size": 4000}),
 }
