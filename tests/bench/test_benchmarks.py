@@ -21,6 +21,7 @@ NUM_FIGURES = {
     "bench/beside_training.py": 6,
     "bench/cancel.py": 10,
     "bench/dial.py": 10,
+    "bench/encoder_memory.py": 8,
     "bench/export.py": 4,
     "bench/large_corpus.py": 12,
     "bench/load.py": 8,
