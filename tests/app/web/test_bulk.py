@@ -115,7 +115,7 @@ def test_corpora_are_deleted_but_for_those_in_use(alice: TestClient, alice_user:
     uses = row_of(asked.text, "free")
     assert all(word in uses for word in ("Jobs: ended job", "Tokenizers: vocabulary", "1 other version stays"))
     assert "The job “open job” uses this corpus" in row_of(asked.text, "busy")
-    assert f"Their files, {disk.freed_by_deleting([storage.corpus(free)])} B, are deleted after 7 days" in asked.text
+    assert f"Its files, {disk.freed_by_deleting([storage.corpus(free)])} B, are deleted after 7 days" in asked.text
     assert alice.get(f"/api/v1/corpora/{free}").status_code == 200  # nothing has happened
     assert ("corpus", free) in fields(asked.text)
     assert ("corpus", busy) not in fields(asked.text)
