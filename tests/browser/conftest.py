@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Response, expect, sync_playwright
 
 from tests import chromium as installed_chromium
 from tests import folders
@@ -25,6 +25,7 @@ def chromium() -> Iterator[Browser]:
     """The browser, started at first use."""
     path = installed_chromium.find()
     assert path, "There is no Chromium that starts. `make test` installs one."
+    expect.set_options(timeout=60_000)  # milliseconds: the machine may be slow
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=installed_chromium.FLAGS)
         yield browser
@@ -112,7 +113,7 @@ def base_model(running_stack: Stack, chromium: Browser, login_state: Any, model_
         until_started(page)
         page.locator("input[webkitdirectory]").set_input_files(model_folder)
         page.wait_for_url("**/models/*")
-        page.locator(".page-header").get_by_role("link", name="Fine-tune").wait_for(timeout=60_000)
+        page.locator(".page-header").get_by_role("link", name="Fine-tune").wait_for(timeout=240_000)
         assert page.get_by_role("heading", level=1).inner_text() == "tiny-bert"
         return page.url.rpartition("/")[2]
 

@@ -96,7 +96,7 @@ def test_no_page_scrolls_sideways_on_a_narrow_screen_or_has_a_serious_accessibil
 ) -> None:
     wide, inaccessible = {}, {}
     with open_page("/nodes", locale=language, color_scheme=theme, reduced_motion="reduce") as page:
-        page.set_default_timeout(90_000)
+        page.set_default_timeout(240_000)
         for path in PAGES:
             page.set_viewport_size({"width": 390, "height": 844})
             show(page, path, ids)

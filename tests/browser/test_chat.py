@@ -68,7 +68,7 @@ def until_answered(page: Page, count: int, column: int = 0) -> None:
 
 def test_a_tuned_model_and_its_base_answer_side_by_side(open_page: Open, chat_model: str) -> None:
     with open_page(f"/playground?checkpoint={chat_model}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         expect(columns(page)).to_have_count(2)
         expect(columns(page).nth(1).get_by_text("This model has no chat template.")).to_be_visible()
         limit_tokens(page, 12)
@@ -138,7 +138,7 @@ def share_and_search(page: Page) -> None:
 
 def test_escape_stops_an_answer_and_keeps_what_was_written(open_page: Open, chat_model: str) -> None:
     with open_page(f"{CHAT}&checkpoint={chat_model}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         columns(page).nth(1).get_by_role("button", name="Remove this model").click()
         page.evaluate(HOLD)
         ask(page, "Count to a million.")
@@ -154,7 +154,7 @@ def test_escape_stops_an_answer_and_keeps_what_was_written(open_page: Open, chat
 
 def test_the_colors_of_tokens_are_kept_and_shared(open_page: Open, chat_model: str) -> None:
     with open_page(f"{CHAT}&checkpoint={chat_model}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         columns(page).nth(1).get_by_role("button", name="Remove this model").click()
         limit_tokens(page, 8)
         page.get_by_role("button", name="Settings").click()
@@ -194,7 +194,7 @@ def surprises(turn: Locator) -> list[str | None]:
 def test_a_conversation_is_renamed_and_deleted(open_page: Open, chat_model: str, running_stack: Stack) -> None:
     row = running_stack.client.post("/api/v1/conversations", json={"title": "Old name"}).json()
     with open_page(f"{CHAT}&conversation={row['id']}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.get_by_role("button", name="Rename", exact=True).click()
         page.get_by_label("Title", exact=True).fill("New name")
         page.get_by_label("Title", exact=True).press("Enter")
@@ -208,7 +208,7 @@ def test_a_conversation_is_renamed_and_deleted(open_page: Open, chat_model: str,
 
 def test_settings_are_kept_and_saved_as_a_preset(open_page: Open, chat_model: str) -> None:
     with open_page(CHAT) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.get_by_role("button", name="Settings").click()
         preset = page.get_by_label("Preset", exact=True)
         expect(preset).to_have_value("balanced")
@@ -231,7 +231,7 @@ def test_settings_are_kept_and_saved_as_a_preset(open_page: Open, chat_model: st
 def test_a_phone_shows_one_model_at_a_time(open_page: Open, chat_model: str, language: str, theme: str) -> None:
     phone = {"width": 390, "height": 844}
     with open_page(f"{CHAT}&checkpoint={chat_model}", locale=language, color_scheme=theme, viewport=phone) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         expect(columns(page).first).to_be_visible()
         expect(columns(page).nth(1)).to_be_hidden()
         page.locator("[data-switch] button").nth(1).click()
@@ -249,7 +249,7 @@ def test_a_phone_shows_one_model_at_a_time(open_page: Open, chat_model: str, lan
 
 def test_a_chat_says_when_the_connection_is_lost(open_page: Open, chat_model: str) -> None:
     with open_page(f"{CHAT}&checkpoint={chat_model}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.context.set_offline(True)
         expect(page.get_by_text("You are offline.")).to_be_visible()
         ask(page, "Are you there?")

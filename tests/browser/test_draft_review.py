@@ -145,4 +145,4 @@ def test_an_endpoint_and_a_generation_begin_with_forms(open_page: Open, running_
         page.get_by_label("Documents", exact=True).fill("2")
         page.get_by_role("button", name="Start").click()
         page.wait_for_url("**/synthetic/0*")
-        expect(page.locator("tr[data-draft]")).to_have_count(2, timeout=60_000)
+        expect(page.locator("tr[data-draft]")).to_have_count(2, timeout=240_000)

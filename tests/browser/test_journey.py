@@ -31,7 +31,7 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 def test_a_user_gets_from_the_setup_link_to_a_generating_model(fresh: Stack, chromium: Browser) -> None:
     with checked_page(chromium.new_context(locale="en", viewport={"width": 1440, "height": 900})) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         create_the_owner(page, fresh.link)
         upload_by_dropping(page)
         train(page)

@@ -37,7 +37,7 @@ def run(page: Page, count: int) -> None:
 
 def test_texts_stand_beside_their_source(open_page: Open, turner: str) -> None:
     with open_page(f"/playground?checkpoint={turner}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         expect(page.locator(".tabs [aria-current]")).to_have_text("Text to text")
         page.locator("[data-run]").click()
         expect(page.locator("[data-field=prompt] .error")).to_have_text("Enter a text.")
@@ -68,7 +68,7 @@ def test_on_a_phone_a_text_stands_below_its_source(open_page: Open, turner: str,
     phone = {"width": 390, "height": 844}
     path = f"/playground?checkpoint={turner}"
     with open_page(path, locale=language, color_scheme=theme, viewport=phone) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         run(page, 1)
         upper, lower = page.locator("[data-source]").bounding_box(), texts(page).first.bounding_box()
         assert upper
@@ -80,7 +80,7 @@ def test_on_a_phone_a_text_stands_below_its_source(open_page: Open, turner: str,
 
 def test_an_answer_without_text_says_so(open_page: Open, turner: str) -> None:
     with open_page(f"/playground?checkpoint={turner}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.locator("[name=token_probabilities]").check()
         page.locator("[name=max_tokens]").fill("1")
         page.locator("[name=logit_bias]").fill("0: 100")  # the token that ends a text
@@ -104,7 +104,7 @@ def test_a_token_shows_its_alternatives_by_pointer_and_by_keys(
 
     seed, first = next((seed, tokens[0]) for seed in range(50) if len(tokens := tokens_of(seed)) == 4)
     with open_page(f"/playground?checkpoint={turner}", locale=language, color_scheme=theme) as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.locator("[name=token_probabilities]").check()
         page.locator("[name=random_seed]").uncheck()
         for name_of_field, value in (("max_tokens", 4), ("temperature", 2), ("seed", seed)):
@@ -136,7 +136,7 @@ def test_tokens_that_are_no_text_are_seen(open_page: Open, running_stack: Stack,
     answer = running_stack.client.post("/api/v1/generate", json=body).raise_for_status().json()
     sentinel = next(token["id"] for token in answer["tokens"][0]["top"] if token["text"].startswith("<extra_id_"))
     with open_page(f"/playground?checkpoint={turner}") as page:
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(240_000)
         page.locator("[name=token_probabilities]").check()
         page.locator("[name=max_tokens]").fill("1")
         page.locator("[name=logit_bias]").fill(f"{sentinel}: 100")

@@ -23,7 +23,7 @@ def test_a_prompt_is_continued_by_every_checkpoint_and_scrubbed(
         until_started(page)
         page.get_by_label("Prompt").fill(PROMPT)
         page.get_by_role("button", name="Write with every checkpoint").click()
-        expect(page.get_by_text("2 of 2 written")).to_be_visible(timeout=60_000)
+        expect(page.get_by_text("2 of 2 written")).to_be_visible(timeout=240_000)
         slider = page.get_by_role("slider", name="Checkpoint")
         for key, step in (("Home", 10), ("End", 20)):
             slider.press(key)

@@ -83,7 +83,7 @@ def ids(running_stack: Stack) -> dict[str, str]:
         new = {"name": "test", "scopes": ["read", "submit"]}
         token = browser.post("/api/v1/tokens", json=new).raise_for_status().json()["token"]
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=running_stack.base_url, headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=running_stack.base_url, headers=headers, timeout=240) as client:
         stack = replace(running_stack, client=client)
         text = {"params": {"filename": "tale.txt"}, "content": b"Once upon a time. " * 99}
         corpus = client.post("/api/v1/corpora", **text).raise_for_status().json()["id"]
