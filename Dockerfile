@@ -11,7 +11,7 @@ RUN /opt/athanor/bin/pip install ${TORCH_INDEX_URL:+--index-url "$TORCH_INDEX_UR
 RUN /opt/athanor/bin/pip install -r requirements.txt
 COPY . .
 RUN /opt/athanor/bin/pip install --no-deps --no-build-isolation -e . && \
-    /opt/athanor/bin/python -m compileall -q app worker trainer
+    /opt/athanor/bin/python -m compileall -q app worker trainer && /opt/athanor/bin/python -m app.web.pages
 
 FROM python:3.11-slim-bookworm
 RUN useradd --uid 1000 --create-home athanor && install -d -o athanor -g athanor /data /home/athanor/.config

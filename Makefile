@@ -87,6 +87,7 @@ $(RUN): requirements.txt pyproject.toml | $(VENV)/bin/python
 	@echo "[4/4] Installing Athanor itself"
 	$(call install,$(PIP) --no-deps --no-build-isolation -e .)
 	@$(BIN)/python -m compileall -q app worker trainer
+	@$(BIN)/python -m app.web.pages
 	@touch $@
 
 $(DEVELOP): requirements-dev.txt $(RUN)

@@ -76,6 +76,7 @@ from app.trash import pages as trash_pages
 from app.web import errors, middleware, openapi, probes
 from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
+from app.web.pages import load_templates
 from app.web.revocation import OpenRequests, RevocationMiddleware
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
@@ -167,6 +168,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     Routes have fewer threads than there are connections, so that these do not run out.
     """
     prepare_routes(app)
+    load_templates()
     to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
     await to_thread.run_sync(db.limit_waits)
     app.state.admission = Admission()

@@ -4,9 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+from jinja2 import Environment, FileSystemLoader
 
 from app.core.principal import Principal
-from app.web.pages import templates
+from app.web.pages import CompiledTemplates, load_templates, templates
 
 TEMPLATES = Path(__file__).parents[3] / "templates"
 DELETING = re.compile(r'<form[^>]*action="[^"]*/(?:delete|remove|revoke|disconnect)"[^>]*>.*?</form>', re.DOTALL)
@@ -71,3 +72,46 @@ def test_viewers_get_no_buttons_of_what_they_are_refused(drawn: str, for_viewers
 def test_what_a_corpus_holds_is_named_by_its_kind(kind: str, n: int, words: str) -> None:
     template = templates.env.from_string('{% import "_ui.html" as ui %}{{ ui.num_documents(kind, n) }}')
     assert template.render(kind=kind, n=n) == words
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch) -> list[str | None]:
+    """The names of the templates that were compiled from their source."""
+    names: list[str | None] = []
+    compile_template = Environment.compile
+
+    def count(self: Environment, source: str, name: str | None = None, *arguments: str) -> object:
+        names.append(name)
+        return compile_template(self, source, name, *arguments)
+
+    monkeypatch.setattr(Environment, "compile", count)
+    return names
+
+
+def test_a_template_is_compiled_once_for_all_processes_until_it_changes(
+    tmp_path: Path, compilations: list[str | None]
+) -> None:
+    source = tmp_path / "page.html"
+    for text, total in (("one {{ 1 }}", 1), ("one {{ 1 }}", 1), ("two {{ 2 }}", 2)):
+        source.write_text(text)
+        process = Environment(
+            loader=FileSystemLoader(tmp_path), bytecode_cache=CompiledTemplates(tmp_path / "__pycache__")
+        )
+        assert process.get_template("page.html").render() == text.replace("{{ ", "").replace(" }}", "")
+        assert len(compilations) == total
+
+
+def test_a_directory_that_cannot_be_written_costs_only_time(tmp_path: Path, compilations: list[str | None]) -> None:
+    (tmp_path / "page.html").write_text("{{ 1 }}")
+    directory = tmp_path / "missing" / "__pycache__"
+    process = Environment(loader=FileSystemLoader(tmp_path), bytecode_cache=CompiledTemplates(directory))
+    assert process.get_template("page.html").render() == "1"
+    assert compilations == ["page.html"]
+
+
+def test_a_web_process_has_all_templates_when_its_first_request_comes(compilations: list[str | None]) -> None:
+    load_templates()
+    compilations.clear()
+    for path in TEMPLATES.rglob("*.html"):
+        templates.env.get_template(str(path.relative_to(TEMPLATES)))
+    assert compilations == []
