@@ -20,7 +20,8 @@ from app.checkpoints import api as checkpoints_api
 from app.checkpoints import pages as checkpoints_pages
 from app.conversations import api as conversations_api
 from app.conversations import pages as conversations_pages
-from app.core import db
+from app.core import db, migrations
+from app.core.i18n import load_locales
 from app.core.live import Hub
 from app.core.version import VERSION
 from app.corpora import api as corpora_api
@@ -168,7 +169,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     Routes have fewer threads than there are connections, so that these do not run out.
     """
     prepare_routes(app)
-    load_templates()
+    for load in (load_templates, load_locales, migrations.newest):  # else the first request that needs them waits
+        load()
     to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
     await to_thread.run_sync(db.limit_waits)
     app.state.admission = Admission()

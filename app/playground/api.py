@@ -84,6 +84,6 @@ async def collect_while_connected(request: Request, task: GenerationTask) -> Any
 
 async def cancel_when_disconnected(request: Request, scope: anyio.CancelScope) -> None:
     """Cancel the scope when the client disconnects."""
-    while not await request.is_disconnected():
-        await anyio.sleep(0.2)
+    while (await request.receive())["type"] != "http.disconnect":
+        pass  # the end of a body that was read already
     scope.cancel()

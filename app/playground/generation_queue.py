@@ -7,6 +7,7 @@ SILENCE_SECONDS without one, the reader reports the worker as lost.
 """
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -18,15 +19,15 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.core.live import valkey
-from app.core.settings import settings
+from app.core.live import async_valkey, valkey
 from app.playground.schemas import GenerationMessage, GenerationTask
 
 ALIVE_SECONDS = 3  # a generation ends when its reader has not renewed its key for this long
-RENEW_SECONDS = 0.5  # how often the reader renews it
+RENEW_SECONDS = 0.5  # how old it is at least when the reader renews it
 SILENCE_SECONDS = 6.0  # a generation fails when its worker has written nothing for this long
 KEEP_SECONDS = 60  # after the last message a stream expires
 TASK_SECONDS = 3600  # after which a request is forgotten in any case
+WAIT_MS = (500, 1000)  # from and to; how often a reader without messages renews its key and looks at its place
 MAX_WAITING = 100
 MAX_IDLE = 16  # connections that are kept for the next readers
 
@@ -117,9 +118,7 @@ async def _connection() -> "AsyncIterator[redis.asyncio.Redis]":
 def _new_connection() -> "redis.asyncio.Redis":
     # All that a reader asks may be asked twice: Valkey may have been started again since the last time.
     retry = Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,))
-    return redis.asyncio.Redis.from_url(
-        settings().redis_url, single_connection_client=True, socket_timeout=5, socket_connect_timeout=2, retry=retry
-    )
+    return async_valkey(2, single_connection_client=True, socket_timeout=5, retry=retry)
 
 
 async def _close(client: "redis.asyncio.Redis") -> None:
@@ -148,7 +147,9 @@ async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> Asyn
             if not await client.expire(_alive_key(task.id), ALIVE_SECONDS):
                 yield GenerationMessage(event="failure", code="request_lost")
                 return
-        entries_by_stream: Any = await client.xread({_stream_key(task.id): last_id}, count=256, block=500)
+        # At random: readers who came together would look for their places together, and stop the event loop.
+        wait_ms = random.randint(*WAIT_MS)  # noqa: S311
+        entries_by_stream: Any = await client.xread({_stream_key(task.id): last_id}, count=256, block=wait_ms)
         if entries_by_stream:
             last_message_at = time.monotonic()
             # Two shapes, by protocol version: a list of pairs or a dictionary.

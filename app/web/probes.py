@@ -9,13 +9,12 @@ from typing import Literal
 
 import psycopg
 import redis
-import redis.asyncio
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from app.core import db, disk
 from app.core import migrations as schema
-from app.core.settings import settings
+from app.core.live import async_valkey
 from app.core.version import VERSION
 
 router = APIRouter(tags=["probes"])
@@ -105,10 +104,7 @@ async def _one_text(connection: psycopg.AsyncConnection, query: str) -> str:
 
 async def _broker() -> Literal["ok", "degraded"]:
     try:
-        async with (
-            asyncio.timeout(SECONDS),
-            redis.asyncio.Redis.from_url(settings().redis_url, socket_connect_timeout=SECONDS) as client,
-        ):
+        async with asyncio.timeout(SECONDS), async_valkey(SECONDS) as client:
             await client.ping()
     except (redis.RedisError, OSError, TimeoutError):
         return "degraded"
