@@ -205,6 +205,15 @@ def fork_server() -> Iterator[Any]:
     server.close()
 
 
+@pytest.fixture(scope="module")
+def inference_fork_server(database: str, fork_server: Any) -> Iterator[None]:
+    """A fork server for this process as a worker, so that its inference processes start at once."""
+    path = importlib.import_module("worker.environment").fork_server_socket()
+    budget = importlib.import_module("app.core.node_budget").node_budget()
+    with fork_server.serving_worker(path, budget.environment()):
+        yield
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The root of the repository."""

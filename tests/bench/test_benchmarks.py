@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.bench.scripts import ROOT, run_script
+from tests.stack import Stack
 
 SUPPORT = ROOT / "bench/support"  # modules that scripts share
 SCRIPTS = sorted(
     path.relative_to(ROOT).as_posix() for path in ROOT.glob("bench/**/*.py") if SUPPORT not in path.parents
 )
+OF_INSTALLATIONS = [script for script in SCRIPTS if "import installation" in (ROOT / script).read_text()]
 FIGURE = re.compile(r"(?<![\w.])\d[\d.]*")
 # How many figures each prints at least, with --smoke.
 NUM_FIGURES = {
@@ -51,14 +53,22 @@ NUM_FIGURES = {
 SECONDS = 900  # on a machine that is busy with other tests
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_a_benchmark_prints_its_figures(
-    script: str, fork_server: ForkServerContext, tmp_path: Path, request: pytest.FixtureRequest
+@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in OF_INSTALLATIONS])
+def test_a_benchmark_prints_its_figures(script: str, fork_server: ForkServerContext, tmp_path: Path) -> None:
+    check_figures(script, fork_server, tmp_path)
+
+
+@pytest.mark.parametrize("script", OF_INSTALLATIONS)
+def test_a_benchmark_of_an_installation_prints_its_figures(
+    script: str, fork_server: ForkServerContext, tmp_path: Path, running_stack: Stack
 ) -> None:
-    environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}
-    if "import installation" in Path(ROOT, script).read_text():
-        stack = request.getfixturevalue("running_stack")
-        environment["BENCH_INSTALLATION"] = json.dumps([stack.base_url, stack.token, str(stack.data)])
+    names = [running_stack.base_url, running_stack.token, str(running_stack.data)]
+    check_figures(script, fork_server, tmp_path, BENCH_INSTALLATION=json.dumps(names))
+
+
+def check_figures(script: str, fork_server: ForkServerContext, tmp_path: Path, **variables: str) -> None:
+    """Run a script with tiny sizes and count what it prints."""
+    environment = {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path), **variables}
     process = fork_server.Process(target=run_script, args=(script, tmp_path, environment))
     process.start()
     process.join(SECONDS)

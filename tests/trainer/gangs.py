@@ -1,19 +1,25 @@
 """A fork server for tests, which starts gangs and commands, and the supervisor's end of the sockets to gangs."""
 
 import gc
+import importlib
 import json
 import os
 import runpy
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 
+from tests.waiting import until
 from trainer.formats import jsonlines
 from trainer.launch import gang
 from trainer.run_dir import RunDir
@@ -110,15 +116,35 @@ class GangForkServer:
         """Fork a process that does what `python -m` with these arguments does."""
         return Command(self._control, arguments, env)
 
+    @contextmanager
+    def serving_worker(self, path: Path, env: dict[str, str]) -> Iterator[None]:
+        """Have a fork be the fork server of a worker at this socket (worker/fork_server.py), without its imports."""
+        self.command("worker.fork_server", str(path), str(self._process.pid), **env)
+        until(path.exists, SECONDS, "the socket of the fork server")
+        try:
+            yield
+        finally:
+            os.kill(listener_of(path), signal.SIGTERM)
+            path.unlink()
+
     def close(self) -> None:
         self._control.close()
         self._process.wait(timeout=SECONDS)
+
+
+def listener_of(path: Path) -> int:
+    """The process that listens on a socket."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        pid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        return pid
 
 
 def serve_forever(control: socket.socket) -> None:
     """Fork a gang or a command for every request received, until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that those that exited leave no zombies
     gang.preload()
+    importlib.import_module("worker.inference.server")
     gc.collect()
     gc.freeze()  # as worker/fork_server.py does
     while True:

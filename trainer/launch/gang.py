@@ -66,6 +66,7 @@ def preload() -> None:
     importlib.import_module("trainer.launch.rank")
     # Compiles 869 patterns, a quarter of a second, which the first save or load of a model in each fork would repeat.
     importlib.import_module("transformers.conversion_mapping").get_checkpoint_conversion_mapping("")
+    importlib.import_module("transformers.models.llama.modeling_llama")  # which each fork of most runs would import
 
 
 def serve(conn: socket.socket) -> int:

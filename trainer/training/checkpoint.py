@@ -10,10 +10,10 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import deepspeed
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -240,7 +240,7 @@ def _machine(engine: Engine) -> dict[str, Any]:
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            "deepspeed": deepspeed.__version__,
+            "deepspeed": version("deepspeed"),
         },
     }
 

@@ -123,7 +123,7 @@ def checkpoint(store_checkpoint: StoreCheckpoint, alice_user: Person) -> StoredC
 
 
 @pytest.fixture(scope="module")
-def node(database: str) -> Iterator[str]:
+def node(database: str, inference_fork_server: None) -> Iterator[str]:
     """A node that serves generations: this process relays them, an inference process of its own writes them."""
     with db.transaction() as session:
         seen = {"started_at": func.now(), "last_seen_at": func.now() + func.make_interval(0, 0, 1)}

@@ -23,6 +23,11 @@ from worker.runtime import current_worker
 
 
 @pytest.fixture(scope="module")
+def inference_fork_server() -> None:
+    """None: here inference processes start by themselves, as on a node whose fork server is away."""
+
+
+@pytest.fixture(scope="module")
 def client(address: str, alice_user: Person) -> Iterator[httpx.Client]:
     """Alice's program."""
     headers = {"Authorization": f"Bearer {alice_user.token()}"}

@@ -1,5 +1,6 @@
 """The engine alone: the learning rate, and steps that do not depend on DeepSpeed's configuration."""
 
+import importlib
 import json
 
 import numpy as np
@@ -69,3 +70,8 @@ def test_every_precision_and_zero_stage_takes_the_same_steps(fork_server: GangFo
     for run in runs:
         expected = {"fp32": 1e-4, "bf16": 1e-2}[run["precision"]]
         assert np.array(run["steps"]) == pytest.approx(np.array(runs[0]["steps"]), rel=expected)
+
+
+def test_deepspeed_does_not_import_mlflow() -> None:
+    importlib.import_module("trainer.engines.base")
+    assert not importlib.import_module("deepspeed.autotuning.autotuner").has_mlflow

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, f1_score
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -179,6 +178,8 @@ def test_two_ranks_under_zero_3_learn_targets_like_one(fork_server: GangForkServ
 
 
 def test_a_classifier_beats_the_most_frequent_label_by_far(fork_server: GangForkServer, home: Path) -> None:
+    from sklearn import metrics
+
     fields = {"kind": "classification", "objective": "classification", "model_type": "roberta"}
     fields |= {"sequence_length": 64, "train_batch_size": 16, "per_device_batch_size": 16, "learning_rate": 0.002}
     divine = [text for text in sentences() if '"divine"' in text][:40]  # knows only one of the labels
@@ -193,10 +194,10 @@ def test_a_classifier_beats_the_most_frequent_label_by_far(fork_server: GangFork
     with torch.no_grad():
         read = {name: torch.from_numpy(batch[name]) for name in ("input_ids", "attention_mask")}
         given = model(**read).logits.argmax(-1).numpy()
-    accuracy = accuracy_score(batch["labels"], given)
+    accuracy = metrics.accuracy_score(batch["labels"], given)
     assert accuracy > commonest + (1 - commonest) / 2
     assert series(run_dir, "eval_accuracy")[100] == pytest.approx(accuracy)
-    assert series(run_dir, "eval_f1")[100] == pytest.approx(f1_score(batch["labels"], given, average="macro"))
+    assert series(run_dir, "eval_f1")[100] == pytest.approx(metrics.f1_score(batch["labels"], given, average="macro"))
     assert of_kind(run_dir, "sample")[-1].text.split()[0] in ("divine", "human")
     right = series(run_dir, "eval_accuracy/divine")[100]
     assert right > 0.5

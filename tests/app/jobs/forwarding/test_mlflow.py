@@ -1,20 +1,19 @@
-"""Jobs are forwarded to MLflow: a real store, read by MLflow's own client."""
+"""Jobs are forwarded to MLflow: a real store, read by MLflow's own client, whose import takes seconds."""
 
+import importlib
 import json
 import math
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
-from mlflow import MlflowClient
-from mlflow.entities import Run
 from starlette.testclient import TestClient
 
 from app.core import db
 from app.jobs import service
 from app.jobs.attempts import attempts
-from app.jobs.forwarding.clients import mlflow_client
 from app.jobs.forwarding.clients import process as process_module
 from app.jobs.forwarding.forwarder import forward_due
 from app.jobs.forwarding.tracker_process import TrackerProcess
@@ -51,15 +50,15 @@ def tracker(configure: Configure, store: str) -> Tracker:
     return configure(mlflow_tracking_uri=store, mlflow_experiment="Scribes")
 
 
-def run_of(store: str, job_id: str) -> tuple[MlflowClient, Run]:
-    """The one run of a job."""
-    client = MlflowClient(store)
+def run_of(store: str, job_id: str) -> tuple[Any, Any]:
+    """MLflow's client and the one run of a job."""
+    client = importlib.import_module("mlflow").MlflowClient(store)
     runs = client.search_runs([client.get_experiment_by_name("Scribes").experiment_id])
     (run,) = [run for run in runs if run.data.tags["athanor.job_id"] == job_id]
     return client, run
 
 
-def points(client: MlflowClient, run: Run, name: str) -> list[tuple[int, float]]:
+def points(client: Any, run: Any, name: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in client.get_metric_history(run.info.run_id, name)]
 
 
@@ -133,7 +132,8 @@ def test_the_address_of_a_run_is_without_user_and_password(
     batch = claim(tracker, job_id).batch
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://clerk:open@sesame@tracker.example/base/")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "Scribes")
-    monkeypatch.setattr(mlflow_client, "_client", lambda: MlflowClient(store))
+    mlflow_client = importlib.import_module("app.jobs.forwarding.clients.mlflow_client")
+    monkeypatch.setattr(mlflow_client, "_client", lambda: mlflow_client.MlflowClient(store))
     answer = process_module.answer(mlflow_client, job=batch.job, rows=batch.rows, remote={}, is_over=False)
     _client, run = run_of(store, job_id)
     page = f"https://tracker.example/base/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
