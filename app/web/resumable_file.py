@@ -20,7 +20,7 @@ from app.core import disk
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import number
 from app.core.i18n import _
-from app.web.uploads import WRITE_BYTES, disk_full, start_writeback
+from app.web.uploads import disk_full, start_writeback
 from trainer.run_dir import sha256_file, sync_directory
 
 ALGORITHMS = ("sha256", "sha1", "md5")  # of checksums; tus demands SHA-1
@@ -66,7 +66,7 @@ class ResumableFile:
         self._path, self._note = path, path.with_name(path.name + ".verified")
         self._num_bytes = num_bytes
         self._hash: Any = None
-        self._file = path.open("ab", buffering=WRITE_BYTES)
+        self._file = path.open("ab")
         self._checksum = checksum
         self._check = hashlib.new(checksum.algorithm, usedforsecurity=False) if checksum else None
         try:

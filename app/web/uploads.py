@@ -62,7 +62,7 @@ class StreamedUpload:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._part = path.with_name(path.name + ".part")
-        self._file = self._part.open("wb", buffering=WRITE_BYTES)
+        self._file = self._part.open("wb")
         self._hash = hashlib.sha256()
         self._max_bytes = max_bytes
         self._too_large = too_large
