@@ -1,4 +1,4 @@
-"""The SQL statements that this process sends, so that tests can count them."""
+"""The SQL statements that this process sends, so that tests can count and explain them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,16 +8,19 @@ from sqlalchemy import event
 
 from app.core import db
 
+CREDENTIALS = ("api_token", "login_session")  # the tables
+
 
 @contextmanager
-def record() -> Iterator[list[str]]:
-    """Lists the statements that are sent inside the block, without those about API tokens, whose time of use is stored
-    now and then."""
-    statements: list[str] = []
+def record() -> Iterator[list[tuple[str, Any]]]:
+    """Lists the statements that are sent inside the block with their parameters, without those about API tokens and
+    login sessions: now and then their time of use is stored, and those of open requests are looked up again.
+    """
+    statements: list[tuple[str, Any]] = []
 
-    def note(_connection: Any, _cursor: Any, statement: str, *_details: Any) -> None:
-        if "api_token" not in statement:
-            statements.append(statement)
+    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_more: object) -> None:
+        if not any(table in statement for table in CREDENTIALS):
+            statements.append((statement, parameters))
 
     event.listen(db.engine(), "before_cursor_execute", note)
     try:

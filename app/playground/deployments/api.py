@@ -25,7 +25,7 @@ def list_deployments(principal: Reader, limit: Limit = 50, after: After = None) 
     """List the deployments that you may call, newest first."""
     with db.transaction() as session:
         rows, cursor = service.list_deployments(session, principal=principal, limit=limit, after=after)
-        return Listing(data=[service.answer(session, row, principal) for row in rows], next=cursor)
+        return Listing(data=service.answers(session, rows, principal), next=cursor)
 
 
 @router.post(

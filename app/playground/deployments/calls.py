@@ -3,7 +3,7 @@
 import logging
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -146,18 +146,20 @@ _COUNTS = (
 )
 
 
-def usage(session: Session, deployment_id: str, since: datetime) -> UsageAnswer:
-    """The calls of a deployment since then."""
-    row = session.execute(select(*_COUNTS).where(*_calls(deployment_id, since))).one()
-    return UsageAnswer.model_validate(row, from_attributes=True)
+def usages(session: Session, deployment_ids: Sequence[str], since: datetime) -> dict[str, UsageAnswer]:
+    """The calls of each of these deployments since then, by its ID."""
+    of_each = select(DeploymentCall.deployment_id, *_COUNTS).group_by(DeploymentCall.deployment_id)
+    rows = session.execute(of_each.where(*_calls(deployment_ids, since)))
+    counted = {row.deployment_id: UsageAnswer.model_validate(row, from_attributes=True) for row in rows}
+    return {deployment_id: counted.get(deployment_id, UsageAnswer()) for deployment_id in deployment_ids}
 
 
 def usage_by_hour(session: Session, deployment_id: str, since: datetime) -> list[HourAnswer]:
     """The same for each hour that had calls, oldest first."""
     hour = func.date_trunc("hour", DeploymentCall.created_at).label("hour")
-    query = select(hour, *_COUNTS).where(*_calls(deployment_id, since)).group_by(hour).order_by(hour)
+    query = select(hour, *_COUNTS).where(*_calls([deployment_id], since)).group_by(hour).order_by(hour)
     return [HourAnswer.model_validate(row, from_attributes=True) for row in session.execute(query)]
 
 
-def _calls(deployment_id: str, since: datetime) -> tuple[ColumnElement[bool], ...]:
-    return DeploymentCall.deployment_id == deployment_id, DeploymentCall.created_at >= since
+def _calls(deployment_ids: Sequence[str], since: datetime) -> tuple[ColumnElement[bool], ...]:
+    return DeploymentCall.deployment_id.in_(deployment_ids), DeploymentCall.created_at >= since

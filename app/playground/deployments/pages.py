@@ -45,7 +45,7 @@ def _index(
 ) -> Response:
     with db.transaction() as session:
         rows, following = service.list_deployments(session, principal=principal, limit=PAGE_ROWS, after=after)
-        deployments = [service.answer(session, row, principal) for row in rows]
+        deployments = service.answers(session, rows, principal)
         models = _models(session, principal)
     return page(
         request,
@@ -121,7 +121,7 @@ def _show(
             principal=principal,
             deployment=deployment,
             values=_form_of(deployment) if form is None else defaultdict(str, form),
-            usage=calls.usage(session, row.id, db.now() - timedelta(days=DAYS)),
+            usage=calls.usages(session, [row.id], db.now() - timedelta(days=DAYS))[row.id],
             hours=hours,
             most=max((hour.requests for hour in hours), default=0),
             models=models,

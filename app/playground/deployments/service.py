@@ -1,6 +1,6 @@
 """Operations on deployments: the only writer of their table. Replicas and calls are written by the other modules."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -90,7 +90,9 @@ def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:
     columns = {key: value for key, value in settings.items() if key != "users"}
     if "users" in settings:
         columns["user_ids"] = _user_ids(session, settings["users"])
-    missing = _not_listed(session, settings.get("nodes", []))
+    nodes = settings.get("nodes", [])
+    not_listed = _not_listed(session, nodes)
+    missing = [name for name in nodes if name in not_listed]
     if missing:
         message = ngettext(
             "There is no node {names}: it was removed, or never joined. Leave it out.",
@@ -102,12 +104,9 @@ def _stored(session: Session, settings: dict[str, Any]) -> dict[str, Any]:
     return columns
 
 
-def _not_listed(session: Session, names: Sequence[str]) -> list[str]:
+def _not_listed(session: Session, names: Collection[str]) -> set[str]:
     """Those of these nodes that were removed, or never were."""
-    if not names:
-        return []
-    listed = set(session.scalars(select(Node.name).where(Node.name.in_(names), Node.removed_at.is_(None))))
-    return [name for name in names if name not in listed]
+    return {*names} - {*session.scalars(select(Node.name).where(Node.name.in_(names), Node.removed_at.is_(None)))}
 
 
 def _user_ids(session: Session, names: Sequence[str]) -> list[str]:
@@ -153,28 +152,45 @@ def list_deployments(
 
 def answer(session: Session, row: Deployment, principal: Principal) -> DeploymentAnswer:
     """A deployment with its replicas and the calls of the last day."""
-    live = replicas.live_nodes(session)
-    rows = session.scalars(select(Replica).where(Replica.deployment_id == row.id, Replica.node.in_(live)))
-    listed = [_replica(one, row) for one in rows]
-    is_mine = row.owner_id == principal.user_id
-    names = session.scalars(select(User.name).where(User.id.in_(row.user_ids)).order_by(User.name))
-    return DeploymentAnswer(
-        id=row.id,
-        name=row.name,
-        model=row.model_id,
-        is_mine=is_mine,
-        state=state_of(listed),
-        replicas=listed,
-        num_replicas=row.num_replicas,
-        nodes=row.nodes,
-        removed_nodes=_not_listed(session, row.nodes),
-        access=row.access,
-        users=list(names) if is_mine else [],
-        requests_per_minute=row.requests_per_minute,
-        last_day=calls.usage(session, row.id, db.now() - DAY),
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-    )
+    (result,) = answers(session, [row], principal)
+    return result
+
+
+def answers(session: Session, rows: Sequence[Deployment], principal: Principal) -> list[DeploymentAnswer]:
+    """The same of several deployments, in as many statements."""
+    ids = [row.id for row in rows]
+    by_deployment: dict[str, list[Replica]] = {deployment_id: [] for deployment_id in ids}
+    live = select(Replica).where(Replica.deployment_id.in_(ids), Replica.node.in_(replicas.live_nodes(session)))
+    for replica in session.scalars(live.order_by(Replica.node)):
+        by_deployment[replica.deployment_id].append(replica)
+    not_listed = _not_listed(session, {name for row in rows for name in row.nodes})
+    user_ids = {user_id for row in rows if row.owner_id == principal.user_id for user_id in row.user_ids}
+    users = session.execute(select(User.id, User.name).where(User.id.in_(user_ids)).order_by(User.name)).all()
+    usages = calls.usages(session, ids, db.now() - DAY)
+    result = []
+    for row in rows:
+        listed = [_replica(one, row) for one in by_deployment[row.id]]
+        is_mine = row.owner_id == principal.user_id
+        result.append(
+            DeploymentAnswer(
+                id=row.id,
+                name=row.name,
+                model=row.model_id,
+                is_mine=is_mine,
+                state=state_of(listed),
+                replicas=listed,
+                num_replicas=row.num_replicas,
+                nodes=row.nodes,
+                removed_nodes=[name for name in row.nodes if name in not_listed],
+                access=row.access,
+                users=[user.name for user in users if user.id in row.user_ids] if is_mine else [],
+                requests_per_minute=row.requests_per_minute,
+                last_day=usages[row.id],
+                created_at=row.created_at,
+                updated_at=row.updated_at,
+            )
+        )
+    return result
 
 
 def _replica(replica: Replica, row: Deployment) -> ReplicaAnswer:

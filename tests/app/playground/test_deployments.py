@@ -13,6 +13,7 @@ from app.core.errors import PanelError
 from app.core.settings import settings
 from app.openai import models
 from app.playground.deployments import calls, replicas
+from tests import statements
 from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
 from tests.users import Person
 from tests.waiting import until
@@ -256,6 +257,31 @@ def test_a_failed_call_is_counted_as_one(api: TestClient, checkpoint: StoredChec
         assert [row.failure for row in session.query(DeploymentCall).filter_by(deployment_id=created["id"])] == [
             "prompt_too_long"
         ]
+
+
+def test_many_deployments_are_listed_with_as_many_statements_as_one(
+    api: TestClient, checkpoint: StoredCheckpoint, alice_user: Person, bob_user: Person
+) -> None:
+    numbers: list[int] = []
+    for first, last in ((0, 1), (1, 10)):
+        for n in range(first, last):
+            own = {"nodes": [settings().node_name], "access": "users", "users": ["Bob"]}
+            created = deploy(api, checkpoint.id, name=f"desk {n}", **own)
+            with db.transaction() as session:
+                row = session.get_one(Deployment, created["id"])
+                row.nodes = [settings().node_name, f"gone {n}"]
+                session.add(Replica(deployment_id=row.id, node=settings().node_name, path=row.path, state="ready"))
+                one = {"deployment_id": row.id, "user_id": bob_user.id, "milliseconds": 1}
+                session.add_all(DeploymentCall(**one) for _ in range(n))
+        with statements.record() as queries:
+            listed = api.get("/api/v1/deployments").json()["data"]
+        numbers.append(len(queries))
+    assert numbers[0] == numbers[1]
+    assert [row["name"] for row in listed] == [f"desk {n}" for n in reversed(range(10))]
+    for n, row in enumerate(reversed(listed)):
+        assert (row["removed_nodes"], row["users"], row["state"]) == ([f"gone {n}"], ["Bob"], "ready")
+        assert (row["last_day"]["requests"], len(row["replicas"])) == (n, 1)
+        assert api.get(f"/api/v1/deployments/{row['id']}").json() == row
 
 
 def test_nodes_share_deployments_evenly_and_replace_one_that_dies() -> None:

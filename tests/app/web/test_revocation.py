@@ -15,8 +15,9 @@ from app.accounts import passwords
 from app.core import db, storage
 from app.core.account_models import ApiToken, LoginSession, User
 from app.core.live import valkey
-from app.web import revocation
-from tests import users
+from app.web import auth, revocation
+from app.web.auth import Credential
+from tests import statements, users
 from tests.app.jobs import factories, saved_checkpoints
 from tests.users import Person
 from tests.waiting import until
@@ -216,3 +217,11 @@ def test_logging_in_with_the_cookie_of_a_revoked_session_is_not_cancelled(
 
 def test_credentials_are_looked_up_again_more_often_than_documented() -> None:
     assert 2 * INTERVAL + MARGIN <= 15
+
+
+def test_statements_that_look_credentials_up_again_are_not_counted(alice_user: Person) -> None:
+    """They may be sent beside the requests whose statements a test counts."""
+    credentials = [Credential("session", "0" * 64), Credential("token", "0" * 64)]
+    with statements.record() as queries, db.transaction() as session:
+        assert auth.accepted(session, credentials) == set()
+    assert queries == []
