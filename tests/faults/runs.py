@@ -20,7 +20,7 @@ from trainer.run_dir import MANIFEST, RunDir
 
 STEPS, SAVE_STEPS = 120, 20
 TEXT = "".join(f"{n} sheep went up the hill, and {n * 7 % 1013} came down again in the rain.\n" for n in range(3_000))
-LONG = 600  # so many steps take longer than a lease
+LONG = 800  # so many steps take longer than a lease
 SPEC: dict[str, Any] = {
     "vocab_size": 512,
     "sequence_length": 32,

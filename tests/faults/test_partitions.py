@@ -48,7 +48,7 @@ def test_an_attempt_suspended_past_its_lease_writes_nothing(
     ("steps", "seconds"),
     [
         pytest.param(150, 2, marks=pytest.mark.row("F43-1", "PostgreSQL stopped for less than a lease")),
-        pytest.param(450, 10, marks=pytest.mark.row("F43-2", "PostgreSQL stopped for longer than a lease")),
+        pytest.param(450, 12, marks=pytest.mark.row("F43-2", "PostgreSQL stopped for longer than a lease")),
     ],
 )
 def test_training_continues_without_a_database_and_loses_no_point(
