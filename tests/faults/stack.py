@@ -30,7 +30,7 @@ from trainer.processes.child_environment import child_environment
 
 ROOT = Path(__file__).parents[2]
 SHORT_TIMES = {
-    "LEASE_SECONDS": "8",  # nodes report every 4 s; a supervisor needs up to 6.5 s to start on a busy machine
+    "LEASE_SECONDS": "10",  # nodes report every 5 s; a supervisor needs up to 7 s to start on a busy machine
     "RENEW_SECONDS": "0.5",
     "SCHEDULER_SECONDS": "0.5",
     "RETRY_SECONDS": "0.2",
