@@ -68,7 +68,8 @@ def show_health(request: Request, principal: Reader) -> Response:
     with db.transaction() as session:
         now = db.now()
         parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now)]
-        parts += [_disk(), _cache(), *_trackers(session, sees_errors=principal.is_at_least("admin"))]
+        trackers = _trackers(session, sees_errors=principal.is_at_least("admin"))
+    parts += [_disk(), _cache(), *trackers]  # after the transaction: looking at all files of the cache takes long
     return page(
         request,
         "nodes/health.html",

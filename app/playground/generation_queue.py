@@ -25,6 +25,7 @@ from app.playground.schemas import GenerationMessage, GenerationTask
 ALIVE_SECONDS = 3  # a generation ends when its reader has not renewed its key for this long
 RENEW_SECONDS = 0.5  # how old it is at least when the reader renews it
 SILENCE_SECONDS = 6.0  # a generation fails when its worker has written nothing for this long
+CLAIMED_SECONDS = 30.0  # the same before its first message: a worker may be starting the process that writes
 KEEP_SECONDS = 60  # after the last message a stream expires
 TASK_SECONDS = 3600  # after which a request is forgotten in any case
 WAIT_MS = (500, 1000)  # from and to; how often a reader without messages renews its key and looks at its place
@@ -139,6 +140,7 @@ async def kept_connections() -> AsyncIterator[None]:
 async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
     last_id: Any = "0"
     waiting, began = _waiting_key(task.node), time.time()
+    claimed_at: float | None = None
     last_message_at: float | None = None
     renewed_at = time.monotonic()  # by `enqueue`
     while True:
@@ -160,7 +162,12 @@ async def _messages(client: "redis.asyncio.Redis", task: GenerationTask) -> Asyn
             last_id = entries[-1][0]
         elif last_message_at is None:
             position = await client.zrank(waiting, task.id)
-            if position is None:  # lost, if its worker died as it took it; else it is not taken again
+            if position is None and await client.get(_task_key(task.id)) == _CLAIMED:
+                claimed_at = claimed_at or time.monotonic()
+                if time.monotonic() - claimed_at > CLAIMED_SECONDS:
+                    yield GenerationMessage(event="failure", code="worker_lost")
+                    return
+            elif position is None:  # its worker died between taking it from the queue and claiming it
                 await client.zadd(waiting, {task.id: began})
             yield GenerationMessage(event="waiting", position=position)
         elif time.monotonic() - last_message_at > SILENCE_SECONDS:
@@ -193,6 +200,14 @@ def dequeue(node: str, seconds: float) -> GenerationTask | None:
         if text and is_alive:
             return GenerationTask.model_validate_json(text)
     return None
+
+
+def put_back(task: GenerationTask) -> None:
+    """Put a request that was taken at the front of its queue. Raises redis.RedisError."""
+    with valkey().pipeline() as pipe:
+        pipe.set(_task_key(task.id), task.model_dump_json(), xx=True, keepttl=True)
+        pipe.zadd(_waiting_key(task.node), {task.id: 0})
+        pipe.execute()
 
 
 def write(generation_id: str, messages: Iterable[GenerationMessage]) -> bool:

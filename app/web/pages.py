@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ TEMPLATES = ROOT / "templates"
 
 
 class CompiledTemplates(FileSystemBytecodeCache):
-    """Templates as Python bytecode, by their source and by that of this module, which has the options.
+    """Templates as Python bytecode, by their source, the version of Jinja and this module, which has the options.
 
     Compiling all takes 4 s of a slow processor, and 0.15 s for one stop all requests of the web process.
     """
@@ -56,13 +57,14 @@ class CompiledTemplates(FileSystemBytecodeCache):
     def __init__(self, directory: Path) -> None:
         with suppress(OSError):  # an installation may be read-only: what it has was written when it was made
             directory.mkdir(exist_ok=True)
-        options = sha256(Path(__file__).read_bytes()).hexdigest()[:12]
-        super().__init__(str(directory), f"%s.{options}.bytecode")
+        compiler = sha256(version("jinja2").encode() + Path(__file__).read_bytes()).hexdigest()[:12]
+        super().__init__(str(directory), f"%s.{compiler}.bytecode")
 
     def dump_bytecode(self, bucket: Bucket) -> None:
-        """Store a template that was compiled, if the directory can be written."""
+        """Store a template that was compiled, for all users, if the directory can be written."""
         with suppress(OSError):
             super().dump_bytecode(bucket)
+            Path(self._get_cache_filename(bucket)).chmod(0o644)  # the user who installs may be another than runs it
 
 
 def _environment() -> Environment:

@@ -51,7 +51,7 @@ class GenerationRunner:
         self._thread.start()
 
     def stop(self) -> None:
-        """Take no more requests. Those that run go on."""
+        """Take no more requests. Those that run continue as long as this process lives."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(2 * WAIT_SECONDS)
@@ -75,7 +75,9 @@ class GenerationRunner:
             if not self._change.wait_for(lambda: self.num_free > 0, WAIT_SECONDS):
                 return
         task = generation_queue.dequeue(settings().node_name, WAIT_SECONDS)
-        if task is not None:
+        if task is not None and self._stop.is_set():
+            generation_queue.put_back(task)
+        elif task is not None:
             thread = threading.Thread(target=self._run, args=(task,), name=f"generate-{task.id}", daemon=True)
             self._count(1)
             try:

@@ -45,9 +45,12 @@ def usage() -> CacheUsage:
 
 
 def delete_unneeded() -> None:
-    """Delete what no unfinished job or task needs. Raises OSError."""
+    """Delete what no unfinished job or task needs. What cannot be deleted, as another one deletes it, stays."""
     for path in _unneeded():
-        _remove(path, RECENT_SECONDS, "nothing that waits or runs needs it")
+        try:
+            _remove(path, RECENT_SECONDS, "nothing that waits or runs needs it")
+        except OSError as error:
+            log.warning("%s was not deleted: %s", path.name, error)
 
 
 def useless_entries(texts: set[str | None]) -> list[Action]:
@@ -92,8 +95,11 @@ def remove_at_once(directory: Path, name: str) -> None:
 
 
 def idle_seconds(path: Path) -> float:
-    """Seconds since anything in a directory changed."""
-    changed = [path.stat().st_mtime]
+    """Seconds since anything in a directory changed; 0 for one that is gone."""
+    try:
+        changed = [path.stat().st_mtime]
+    except FileNotFoundError:
+        return 0
     for inner in path.rglob("*"):
         with suppress(FileNotFoundError):  # removed during the walk
             changed.append(inner.stat().st_mtime)

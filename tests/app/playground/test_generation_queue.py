@@ -159,6 +159,29 @@ def test_a_request_for_a_node_is_taken_by_this_node_before_those_for_any() -> No
     assert [taken(), taken(), taken()] == [own, for_any, None]
 
 
+def test_a_request_whose_worker_claimed_it_and_died_fails_and_is_in_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation_queue, "CLAIMED_SECONDS", 0)
+
+    async def wait() -> list[str]:
+        task = a_task()
+        generation_queue.enqueue(task)
+        assert taken() == task
+        async with generation_queue.kept_connections():
+            return [message.code or message.event async for message in generation_queue.read(task)]
+
+    assert asyncio.run(wait()) in (["worker_lost"], ["waiting", "worker_lost"])
+    assert live.valkey().zcard("athanor:generate:waiting") == 0
+
+
+def test_a_request_that_is_put_back_is_the_next_one() -> None:
+    tasks = [a_task(), a_task()]
+    for task in tasks:
+        generation_queue.enqueue(task)
+    assert taken() == tasks[0]
+    generation_queue.put_back(tasks[0])
+    assert [taken(), taken(), taken()] == [*tasks, None]
+
+
 def test_a_request_whose_worker_died_as_it_took_it_is_taken_by_another() -> None:
     async def wait() -> None:
         task = a_task()

@@ -99,6 +99,7 @@ def test_a_template_is_compiled_once_for_all_processes_until_it_changes(
         )
         assert process.get_template("page.html").render() == text.replace("{{ ", "").replace(" }}", "")
         assert len(compilations) == total
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "__pycache__").iterdir()} == {0o644}
 
 
 def test_a_directory_that_cannot_be_written_costs_only_time(tmp_path: Path, compilations: list[str | None]) -> None:

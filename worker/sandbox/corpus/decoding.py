@@ -204,9 +204,11 @@ def list_bad_places(
 
 def is_encoding_right(num_bad_places: int, num_foreign: int, num_bytes: int) -> bool:
     """Whether the encoding of a file is rather right, and only a few places are broken: at most ten, one in a thousand
-    bytes, or one for each ten characters beyond ASCII that it decodes.
+    bytes, or one for each ten characters beyond ASCII that it decodes. Where counting stopped, nobody knows how many
+    there are in all bytes.
     """
-    return num_bad_places <= 10 or num_bad_places * 1000 < num_bytes or num_bad_places * 10 <= num_foreign
+    is_rare = num_bad_places < MAX_BAD_PLACES and num_bad_places * 1000 < num_bytes
+    return num_bad_places <= 10 or is_rare or num_bad_places * 10 <= num_foreign
 
 
 # ---- other encodings ------------------------------------------------------------------------------------------------

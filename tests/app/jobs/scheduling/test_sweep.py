@@ -341,6 +341,25 @@ def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
     assert 'data-dialog="delete-unneeded-cache"' not in alice.get("/health").text
 
 
+def test_entries_of_the_cache_that_another_process_deletes_are_left_to_it(alice_user: Person) -> None:
+    shutil.rmtree(storage.cache(), ignore_errors=True)
+    entries = []
+    for n in range(2):
+        corpus_id = factories.corpus(alice_user, text=f"Text number {n}, which is deleted twice. " * 50)
+        with db.transaction() as session:
+            source = corpora.corpus_input(session.get_one(Corpus, corpus_id))
+        entries.append(train_cached([source], 260, storage.cache(), lambda done, total: None))
+        age(entries[-1].with_suffix(CORPORA_SUFFIX), 120)
+    assert cached_data.idle_seconds(entries[0] / "gone") == 0
+    leaving = storage.data() / "trash" / f"cache-{entries[0].name}"
+    leaving.parent.mkdir(exist_ok=True)
+    leaving.touch()  # no directory: it can neither be deleted as one nor be replaced by one
+    cached_data.delete_unneeded()
+    assert [entry.exists() for entry in entries] == [True, False]
+    leaving.unlink()
+    shutil.rmtree(storage.cache())
+
+
 def test_files_of_exports_that_failed_are_deleted_and_those_without_a_row_quarantined(alice_user: Person) -> None:
     ids = {}
     with db.transaction() as session:

@@ -220,6 +220,23 @@ def test_an_encoding_is_judged_by_the_whole_file(tmp_path: Path) -> None:
     assert [offer for offer in offers if offer["encoding"] == "big5"] == []
 
 
+@pytest.mark.parametrize(
+    ("num_bad_places", "num_foreign", "num_bytes", "is_right"),
+    [
+        (10, 0, 100, True),
+        (11, 0, 11_001, True),
+        (11, 0, 11_000, False),
+        (11, 110, 500, True),
+        (decoding.MAX_BAD_PLACES, 0, 100_000_000, False),  # it counted no further: all of a text in another encoding
+        (decoding.MAX_BAD_PLACES, 10 * decoding.MAX_BAD_PLACES, 100_000_000, True),
+    ],
+)
+def test_an_encoding_is_right_where_few_places_are_broken(
+    num_bad_places: int, num_foreign: int, num_bytes: int, is_right: bool
+) -> None:
+    assert decoding.is_encoding_right(num_bad_places, num_foreign, num_bytes) == is_right
+
+
 def test_utf_8_stays_right_where_most_of_it_is_valid(tmp_path: Path) -> None:
     content = (FRENCH * 300).encode() + b"caf\xe9\n" + (FRENCH * 300).encode() + b"\xff\n"
     report = refused(tmp_path, content)
