@@ -77,7 +77,7 @@ def enqueue(*tasks: GenerationTask) -> bool:
 
 
 async def read(task: GenerationTask) -> AsyncGenerator[GenerationMessage, None]:
-    """The messages of a generation as they arrive, and `waiting` twice a second until the first one.
+    """The messages of a generation as they arrive, and `waiting` once or twice a second until the first one.
 
     Ends after `done` or `failure`; a broker that cannot be reached is a `failure` too. Closing it removes the request
     from the queue and stops the generation.
