@@ -1,8 +1,7 @@
-"""The SQL statements that this process sends, so that tests can count and explain them."""
+"""The SQL statements that this process sends, so that tests can count them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from sqlalchemy import event
 
@@ -12,15 +11,15 @@ CREDENTIALS = ("api_token", "login_session")  # the tables
 
 
 @contextmanager
-def record() -> Iterator[list[tuple[str, Any]]]:
-    """Lists the statements that are sent inside the block with their parameters, without those about API tokens and
-    login sessions: now and then their time of use is stored, and those of open requests are looked up again.
+def record() -> Iterator[list[str]]:
+    """Lists the statements that are sent inside the block, without those about API tokens and login sessions: now and
+    then their time of use is stored, and those of open requests are looked up again.
     """
-    statements: list[tuple[str, Any]] = []
+    statements: list[str] = []
 
-    def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_more: object) -> None:
+    def note(_connection: object, _cursor: object, statement: str, *_details: object) -> None:
         if not any(table in statement for table in CREDENTIALS):
-            statements.append((statement, parameters))
+            statements.append(statement)
 
     event.listen(db.engine(), "before_cursor_execute", note)
     try:

@@ -17,9 +17,7 @@ pytestmark = pytest.mark.usefixtures("database")
 
 def test_a_request_that_comes_while_a_worker_stops_stays_in_the_queue() -> None:
     live.valkey().flushall()
-    task = GenerationTask(
-        id=new_id(), path="x", prompt="", max_tokens=1, temperature=1, top_p=1, top_k=0, seed=0, stop=[]
-    )
+    task = GenerationTask(id=new_id(), path="x")
     runner = GenerationRunner(Inference())
     runner.start()
     stopping = threading.Thread(target=runner.stop)
