@@ -13,7 +13,7 @@ from tests.faults.stack import ROOT
 
 MIN_CASES = 5_000
 MAX_EXAMPLES = 150  # of each operation and phase
-SECONDS = 360
+SECONDS = 540
 RESULT_VARIABLE = "ATTACK_CASES"  # the file that the hooks write their counts to
 HOOKS = "tests.attack.schemathesis_hooks"
 WITHOUT = "/api/v1/(logout|setup|login)"  # they end sessions or have limits that would refuse the rest
