@@ -32,5 +32,6 @@ class UndecodableFiles(_Stored):
     encoding: str
     is_encoding_right: bool
     num_bad_places: int
+    is_counted_in_part: bool = False  # whether a file has more broken places than were counted
     num_foreign: int
     candidates: list[EncodingCandidate] = []  # the likeliest first

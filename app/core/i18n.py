@@ -3,7 +3,7 @@
 import gettext
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -115,6 +115,16 @@ def plural_forms(singular: str, plural: str) -> str:
     """A message for static/js/format.js: the JSON of its forms, by their names in Intl.PluralRules."""
     one, other = (_translations().ngettext(singular, plural, n) for n in (1, 2))
     return json.dumps({"one": one, "other": other}, ensure_ascii=False)
+
+
+def sentence_space() -> str:
+    """What stands between two sentences: nothing in Chinese, whose full stop is as wide as a space and a dot."""
+    return "" if locale() == "zh-CN" else " "
+
+
+def join_sentences(sentences: Iterable[str]) -> str:
+    """Sentences in the current language, one after the other."""
+    return sentence_space().join(sentences)
 
 
 def language_name(code: str) -> str:

@@ -255,6 +255,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             kind=kind,
             bad_bytes=body.bad_bytes,
             filenames=[*body.filenames, *([body.filename] if body.filename else [])],
+            names_field="filenames" if body.filenames else "filename",
             mapping=mapping,
             group_column=body.group_column,
         )

@@ -426,6 +426,7 @@ def parse_corpus(
             skip_bad=skip_bad,
             bad_bytes=bad_bytes or None,
             filenames=filename,
+            names_field="filename",
             mapping=mapping,
             group_column=group_column or None,
             **wanted,

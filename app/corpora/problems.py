@@ -261,6 +261,8 @@ ENCODING_REASONS = {
     "declared": gettext_noop("declared in the file"),
     "valid": gettext_noop("the default; every byte of the file was valid"),
 }
+# Languages that chardet calls otherwise than the Unicode consortium does.
+OTHER_NAMES = {"Slovene": "Slovenian", "Farsi": "Persian"}
 # What was decided about bytes that cannot be decoded.
 BAD_BYTES = {
     "omit": gettext_noop("Bad bytes left out"),
@@ -295,6 +297,7 @@ def encoding_offers(corpus: Corpus) -> list[tuple[UndecodableFiles, list[tuple[E
 
 def language_name(english: str) -> str:
     """The name of a language in the reader's language, from its English name."""
+    english = OTHER_NAMES.get(english, english)
     code = next((code for code, name in Locale("en").languages.items() if name == english), english)
     return i18n.language_name(code)
 

@@ -204,12 +204,13 @@ def parse_again(
     kind: str | None = None,
     bad_bytes: BadBytes | None = None,
     filenames: Sequence[str] = (),
+    names_field: str = "filenames",
     mapping: CorpusMapping | None = None,
     group_column: str | None = None,
 ) -> Corpus:
     """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, with a
     mapping of its columns, which sets the kind, or with the column of their groups. With `filenames`, only these files
-    are read in another encoding.
+    are read in another encoding; the caller calls that field `names_field`.
     """
     corpus = own_corpus(session, principal, corpus_id)
     if corpus.state == "parsing":
@@ -224,7 +225,7 @@ def parse_again(
     files = {file.filename: file for file in list_files(session, corpus_id)}
     unknown = next((filename for filename in filenames if filename not in files), None)
     if unknown is not None:
-        raise bad_field("filenames", "file_unknown", _("This corpus has no file “{name}”.", name=unknown[:200]))
+        raise bad_field(names_field, "file_unknown", _("This corpus has no file “{name}”.", name=unknown[:200]))
     if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
         message = _("This corpus has no column “{name}”.", name=group_column[:200])
         raise bad_field("group_column", "column_unknown", message)

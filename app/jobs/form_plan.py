@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from app.core.errors import PanelError
-from app.core.i18n import _
+from app.core.i18n import _, join_sentences
 from app.core.models import Corpus
 from app.core.principal import Principal
 from app.jobs import service
@@ -98,5 +98,5 @@ def explain(problem: PanelError | None, errors: dict[str, str], visible_fields: 
         return None
     hidden_errors = [message for name, message in errors.items() if name not in visible_fields]
     if hidden_errors or not errors:
-        return " ".join(hidden_errors) or problem.message
+        return join_sentences(hidden_errors) or problem.message
     return _("Some settings need attention; see the marked fields.")

@@ -143,7 +143,7 @@ def _disk() -> Part:
 
 def _cache() -> Part:
     """The cache of tokens: it is shared by all users, so it counts in nobody's quota."""
-    usage = cached_data.usage()
+    usage = cached_data.recent_usage()
     description = _(
         "Tokens and vocabularies that jobs share take {size}. Jobs and tasks that wait or run need {needed} of them; "
         "the rest is deleted when it has not been used for 30 days, or for a day on a disk that is almost full.",

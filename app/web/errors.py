@@ -19,7 +19,7 @@ from starlette.routing import Match
 from app.core import db
 from app.core.errors import FieldError, PanelError
 from app.core.formatting import file_size
-from app.core.i18n import _, ngettext
+from app.core.i18n import _, join_sentences, ngettext
 from app.core.principal import not_found
 from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
@@ -150,7 +150,7 @@ def validation_field(detail: dict[str, Any]) -> FieldError:
 def form_error(error: ValidationError) -> PanelError:
     """The fields of a form that a model of pydantic does not accept, as an error."""
     wrong = [validation_field({**detail, "loc": ("body", *detail["loc"])}) for detail in error.errors()]
-    return PanelError(422, "request_invalid", " ".join(problem.message for problem in wrong), wrong)
+    return PanelError(422, "request_invalid", join_sentences(problem.message for problem in wrong), wrong)
 
 
 def _http_error(request: Request, error: Exception) -> Response:

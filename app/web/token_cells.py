@@ -1,9 +1,12 @@
 """How tokens are drawn: those that only together make whole characters stand in one cell, beside these characters."""
 
 import codecs
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
+
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 class ShownToken(Protocol):
@@ -55,3 +58,8 @@ def _characters(tokens: Iterable[ShownToken]) -> str | None:
 def spaced_hex(text: str) -> str:
     """Bytes in hexadecimal for people: E5 BA 8A."""
     return bytes.fromhex(text).hex(" ").upper()
+
+
+def named_bytes(text: str) -> str:
+    """The text of a token, with bytes that form no character as vocabularies of single bytes name them: <0xE5>."""
+    return _ESCAPED_BYTE.sub(lambda byte: f"<0x{byte[1].upper()}>", text)

@@ -11,12 +11,20 @@ const MOVES = /** @type {Record<string, number>} */ ({
   End: Infinity,
 });
 
+const ESCAPED_BYTE = /\\x([89a-f][0-9a-f])/g; // as answers write what forms no character
+
+/**
+ * The text of a token, with bytes that form no character as vocabularies of single bytes name them: <0xE5>.
+ * @param {string} text
+ */
+const namedBytes = (text) => text.replace(ESCAPED_BYTE, (_found, digits) => `<0x${digits.toUpperCase()}>`);
+
 /**
  * How the text of a token is shown: with signs for what is invisible.
  * @param {string} text
  */
 export function tokenText(text) {
-  return text.replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "·");
+  return namedBytes(text).replaceAll("\n", "⏎").replaceAll("\t", "⇥").replaceAll(" ", "·");
 }
 
 export class TokenStrip {
@@ -43,7 +51,7 @@ export class TokenStrip {
       option.setAttribute("aria-selected", "false");
       option.tabIndex = -1;
       option.textContent = tokenText(text);
-      if (text.trim()) option.ariaLabel = text;
+      if (text.trim()) option.ariaLabel = namedBytes(text);
       option.classList.toggle("special", is_special);
       if (surprise) option.style.setProperty("--surprise", `${surprise(i)}%`);
       return option;

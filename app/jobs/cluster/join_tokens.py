@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.core import audit_log, db, migrations, paging
 from app.core.account_models import JoinToken, User
 from app.core.errors import PanelError, bad_field
-from app.core.i18n import _
+from app.core.i18n import _, join_sentences
 from app.core.models import Node
 from app.core.principal import TOKEN_PREFIX, Principal, digest, new_secret, not_found
 from app.jobs.cluster import node_configuration, nodes
@@ -77,7 +77,7 @@ def redeem(session: Session, *, secret: str, name: str, revision: str, is_local:
     """
     row, creator = of_secret(session, secret=secret, for_update=True)
     if not is_local and (sentences := node_configuration.obstacles()):
-        raise PanelError(409, "join_unavailable", " ".join(sentences))
+        raise PanelError(409, "join_unavailable", join_sentences(sentences))
     if revision != migrations.newest():
         message = _("This machine has another version of Athanor than the panel. Install the panel's version on it.")
         raise PanelError(409, "version_differs", message)

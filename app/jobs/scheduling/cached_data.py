@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from sqlalchemy import select
@@ -44,6 +44,17 @@ def usage() -> CacheUsage:
     return CacheUsage(_num_bytes(storage.cache()), sum(_num_bytes(_entry(path)) for path in _unneeded()))
 
 
+@lru_cache(maxsize=1)
+def usage_in(minute: int) -> CacheUsage:
+    """What the cache takes, looked at once in a minute: that reads all its files, and open pages ask every 5 s."""
+    return usage()
+
+
+def recent_usage() -> CacheUsage:
+    """What the cache took at most a minute ago."""
+    return usage_in(int(time.monotonic() // 60))
+
+
 def delete_unneeded() -> None:
     """Delete what no unfinished job or task needs. What cannot be deleted, as another one deletes it, stays."""
     for path in _unneeded():
@@ -51,6 +62,7 @@ def delete_unneeded() -> None:
             _remove(path, RECENT_SECONDS, "nothing that waits or runs needs it")
         except OSError as error:
             log.warning("%s was not deleted: %s", path.name, error)
+    usage_in.cache_clear()
 
 
 def useless_entries(texts: set[str | None]) -> list[Action]:

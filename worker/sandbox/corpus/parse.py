@@ -375,6 +375,7 @@ def parse(
                 broken = {
                     "encoding": error.encoding,
                     "is_encoding_right": decoding.is_encoding_right(**numbers),
+                    "is_counted_in_part": numbers["num_bad_places"] >= decoding.MAX_BAD_PLACES,
                     "candidates": decoding.candidates(source.path, error.encoding, progress),
                     **numbers,
                 }

@@ -81,6 +81,7 @@ class BrokenFileGroups:
         group = self._groups.setdefault(key, {**broken, **numbers, "files": []})
         for name in numbers:
             group[name] += broken.get(name, 1)
+        group["is_counted_in_part"] = group["is_counted_in_part"] or broken["is_counted_in_part"]
         if len(group["files"]) < MAX_FILES_OF_OFFER:
             group["files"].append(filename)
 

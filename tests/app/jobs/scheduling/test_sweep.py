@@ -326,6 +326,7 @@ def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
             options=options,
             corpus_id=corpora_of["tokenized"],
         )
+    cached_data.usage_in.cache_clear()
     usage = cached_data.usage()
     sizes = {name: sum(path.stat().st_size for path in entry.iterdir()) for name, entry in entries.items()}
     assert usage.num_unneeded_bytes == sizes["ended"]
@@ -339,6 +340,20 @@ def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
     left = [name for name, entry in entries.items() if entry.exists()]
     assert left == ["queued", "tokenized"]
     assert 'data-dialog="delete-unneeded-cache"' not in alice.get("/health").text
+
+
+def test_the_cache_is_looked_at_once_in_a_minute_and_after_a_deletion() -> None:
+    shutil.rmtree(storage.cache(), ignore_errors=True)
+    cached_data.usage_in.cache_clear()
+    before = cached_data.usage_in(1)
+    file = storage.cache() / "tokens" / "new.bin"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"abc")
+    assert cached_data.usage_in(1) == before
+    assert cached_data.usage_in(2).num_bytes == before.num_bytes + 3
+    file.unlink()
+    cached_data.delete_unneeded()
+    assert cached_data.usage_in(2) == before
 
 
 def test_entries_of_the_cache_that_another_process_deletes_are_left_to_it(alice_user: Person) -> None:

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.core.i18n import use_locale
 from app.core.json_shapes import Problem
 from app.corpora import problems
 from trainer.processes.child_limits import ChildLimits, limited_command
-from worker.sandbox.corpus import decoding, json_records, parse
+from worker.sandbox.corpus import decoding, json_records, parse, parse_files
 from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.record_schema import RecordReader
 
@@ -248,6 +249,35 @@ def test_utf_8_stays_right_where_most_of_it_is_valid(tmp_path: Path) -> None:
         (602, 0xFF),
     ]
     assert report["problems"][1]["context"].endswith("\\xff\n")
+
+
+def test_every_language_of_an_encoding_has_a_name_in_chinese() -> None:
+    from chardet.metadata.languages import LANGUAGES
+
+    with use_locale("zh-CN"):
+        assert [name for name in LANGUAGES if problems.language_name(name).isascii()] == []
+
+
+def broken_file(num_bad_places: int, *, is_counted_in_part: bool) -> dict[str, Any]:
+    facts = {"encoding": "utf-8", "is_encoding_right": True, "candidates": [], "num_bytes": 10**8, "num_foreign": 0}
+    return {**facts, "num_bad_places": num_bad_places, "is_counted_in_part": is_counted_in_part}
+
+
+def test_only_counts_that_were_ended_are_called_incomplete() -> None:
+    groups = parse_files.BrokenFileGroups()
+    for name in ("0.txt", "1.txt"):
+        groups.add(name, broken_file(6000, is_counted_in_part=False))
+    (group,) = groups.report()
+    assert (group["num_bad_places"], group["is_counted_in_part"]) == (12_000, False)
+    groups.add("2.txt", broken_file(decoding.MAX_BAD_PLACES, is_counted_in_part=True))
+    (group,) = groups.report()
+    assert (group["num_files"], group["is_counted_in_part"]) == (3, True)
+
+
+def test_places_are_counted_in_part_where_there_are_too_many(tmp_path: Path) -> None:
+    for number, is_counted_in_part in ((decoding.MAX_BAD_PLACES - 1, False), (decoding.MAX_BAD_PLACES + 1, True)):
+        (broken,) = refused(tmp_path, b"a\xff\n" * number)["broken_files"]
+        assert broken["is_counted_in_part"] == is_counted_in_part
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
