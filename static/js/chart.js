@@ -62,7 +62,7 @@ export class Chart {
   draw() {
     if (this.element.hasAttribute("data-optional")) this.element.hidden = !this.#curves.length;
     this.hasDrawn ||= this.#curves.length > 0; // later on it is only empty while other values are loaded
-    this.element.toggleAttribute("data-empty", !this.hasDrawn);
+    this.element.toggleAttribute("data-empty", !this.hasDrawn && !this.board.isPending);
     if (!this.#curves.length) return;
     const curves = this.names.map((name) => this.board.shown(name) ?? new Curve());
     /**

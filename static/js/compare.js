@@ -31,6 +31,7 @@ class Comparison extends Board {
   /** @param {HTMLElement} root */
   constructor(root) {
     super(root, JSON.parse(root.dataset.words ?? "{}"), (from, to) => this.#window(from, to));
+    this.isPending = true;
     this.runs = /** @type {Run[]} */ (JSON.parse(root.dataset.runs ?? "[]"));
     root.addEventListener("change", (event) => {
       if (closest(event, "[data-curve]")) this.load();
@@ -57,6 +58,7 @@ class Comparison extends Board {
     const curves = await Promise.all(runs.map((run) => fetchCurve(run.id, series, "")));
     if (series !== this.series) return; // another one was chosen meanwhile
     status.textContent = (curves.includes(null) && status.dataset.failed) || "";
+    this.isPending = false;
     this.#fetched.clear();
     runs.forEach((run, i) => {
       const fetched = curves[i];

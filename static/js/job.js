@@ -27,6 +27,7 @@ class JobPage {
   constructor(root) {
     this.root = root;
     this.board = new Board(root, JSON.parse(root.dataset.words ?? "{}"), this.#window.bind(this));
+    this.board.isPending = "hasPoints" in root.dataset;
     this.forecast = new LossForecast(root, this.board);
     this.log = new LogView(find(root, "[data-log]"), find(root, "[data-follow]"), find(root, "[data-no-log]"));
     this.ending = 0;
@@ -49,7 +50,6 @@ class JobPage {
       status: (status) => this.#tell(status),
       event: () => this.#putOffEnd(),
     });
-    this.#putOffEnd();
   }
 
   get isOver() {
@@ -84,6 +84,7 @@ class JobPage {
   /** @param {SeriesByName} series */
   #replaceCurves(series) {
     this.board.curves = curvesOf(series);
+    this.board.isPending = false;
     this.board.draw();
     this.forecast.update(this.isOver);
   }
@@ -143,14 +144,21 @@ class JobPage {
     }
   }
 
-  // Every event of an ended job puts its end off: the last of the log and the checkpoints follow the state.
+  // The connection and every event of an ended job put its end off: the last of the log and the checkpoints follow the state.
   #putOffEnd() {
     clearTimeout(this.ending);
-    if (this.isOver) this.ending = setTimeout(() => this.stream?.end(), SILENCE_BEFORE_END);
+    if (this.isOver) this.ending = setTimeout(() => this.#end(), SILENCE_BEFORE_END);
+  }
+
+  #end() {
+    this.stream?.end();
+    this.board.isPending = false;
+    this.board.draw();
   }
 
   /** @param {import("./stream.js").Status} status */
   #tell(status) {
+    if (status === "live") this.#putOffEnd();
     const place = find(this.root, "[data-stream]");
     const word = status === "live" && this.isOver ? "ended" : status;
     place.dataset.status = word;

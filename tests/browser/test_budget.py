@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, until_started
+from tests.stack import Stack
 
 MAX_SCRIPT_BYTES = 150_000
 MAX_SHIFT = 0.001  # of dates that the browser writes in its own way beside others; Web Vitals call 0.1 good
@@ -21,6 +22,7 @@ WATCH = """() => {
   const note = ({ value, sources }) => window.shifts.push([value, ...sources.map(describe)]);
   new PerformanceObserver((list) => list.getEntries().forEach(note)).observe({ type: "layout-shift", buffered: true });
 }"""
+TWO_FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 SHIFTS = "() => new Promise((done) => requestAnimationFrame(() => setTimeout(() => done(window.shifts))))"
 
 
@@ -51,3 +53,25 @@ def test_nothing_moves_when_curves_arrive(open_page: Open, trained: str, width: 
         expect(page.locator("canvas").first).to_be_visible()
         shifts = layout_shifts(page)
     assert sum(value for value, *_moved in shifts) < MAX_SHIFT, shifts
+
+
+@pytest.mark.parametrize(("path", "data"), [("/jobs/{job}", "/events"), ("/jobs/compare?job={job}", "/metrics?")])
+def test_charts_do_not_say_that_they_have_no_values_while_these_are_loaded(
+    open_page: Open, running_stack: Stack, trained: str, path: str, data: str
+) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    with open_page("/jobs") as page:
+        page.route(lambda address: data in address, hold)
+        page.goto(running_stack.base_url + path.format(job=trained), wait_until="commit")
+        until_started(page)
+        page.evaluate(TWO_FRAMES)
+        assert page.locator("[data-chart][data-empty]").count() == 0
+        assert held
+        for route in held:
+            route.continue_()
+        expect(page.locator("[data-chart] .u-over").first).to_be_visible()
+        expect(page.locator("[data-chart] [data-readout] .key").first).to_be_visible()

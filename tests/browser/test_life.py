@@ -13,6 +13,17 @@ from tests.stack import Stack
 from tests.users import PASSWORD
 
 MINUTE = 60_000
+SECONDS_OF_SILENCE = 10  # after which a page knows that its connection is dead
+MAX_PINGS = 4  # one each 4 s: a page is told within 15 s that its session has ended
+COUNT_PINGS = """
+window.numPings = 0;
+window.EventSource = class extends EventSource {
+  constructor(address) {
+    super(address);
+    this.addEventListener("ping", () => { window.numPings += 1; });
+  }
+};
+"""
 
 
 @pytest.fixture
@@ -27,6 +38,8 @@ def test_a_job_is_paused_resumed_and_continued_with_buttons(
 ) -> None:
     with open_page(f"/jobs/{long_job}") as page:
         page.set_default_timeout(240_000)
+        page.clock.install()
+        page.reload()
         expect(page.locator("[data-badge]")).to_have_text("Running", timeout=2 * MINUTE)
         pause(page)
         freeze(page, running_stack)
@@ -62,11 +75,12 @@ def freeze(page: Page, running_stack: Stack) -> None:
     try:
         for process in web:
             process.suspend()
-        expect(connection).to_have_text("Reconnecting", timeout=240_000)
+        page.clock.fast_forward(SECONDS_OF_SILENCE * 1000)
+        expect(connection).to_have_text("Reconnecting")
     finally:
         for process in web:
             process.resume()
-    expect(connection).to_have_text("Live", timeout=240_000)
+    expect(connection).to_have_text("Live")
 
 
 def resume(page: Page) -> None:
@@ -82,6 +96,7 @@ def lose_session(page: Page, running_stack: Stack) -> None:
     browser = page.context.browser
     assert browser is not None
     context = browser.new_context(locale="en")
+    context.add_init_script(COUNT_PINGS)
     try:
         other = context.new_page()
         other.goto(running_stack.base_url + "/login")
@@ -90,10 +105,12 @@ def lose_session(page: Page, running_stack: Stack) -> None:
         other.get_by_role("button", name="Log in").click()
         other.wait_for_url(running_stack.base_url + "/")
         other.goto(page.url)
-        expect(other.locator("[data-stream]")).to_have_text("Live", timeout=240_000)
+        expect(other.locator("[data-stream]")).to_have_text("Live")
+        num_pings = other.evaluate("() => window.numPings")
         left = context.request.post(running_stack.base_url + "/logout", headers={"Origin": running_stack.base_url})
         assert left.ok, left.status
-        expect(other.locator("[data-stream]")).to_have_text("Log in again", timeout=240_000)
+        expect(other.locator("[data-stream]")).to_have_text("Log in again", timeout=2 * MINUTE)
+        assert other.evaluate("() => window.numPings") - num_pings <= MAX_PINGS
         expect(page.locator("[data-stream]")).to_have_text("Live")
     finally:
         context.close()
