@@ -79,6 +79,7 @@ from app.web.admission import Admission, AdmissionMiddleware
 from app.web.head_requests import HeadMiddleware
 from app.web.pages import load_templates
 from app.web.revocation import OpenRequests, RevocationMiddleware
+from app.web.routing import filter_routers
 from app.web.static_files import DIRECTORY, STATIC_PATH, ImmutableFiles
 
 FEATURES = (
@@ -168,7 +169,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     Routes have fewer threads than there are connections, so that these do not run out.
     """
-    prepare_routes(app)
+    filter_routers(app.routes)
     for load in (load_templates, load_locales, migrations.newest):  # else the first request that needs them waits
         load()
     to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
@@ -181,16 +182,6 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         OpenRequests().rechecked() as app.state.open_requests,
     ):
         yield
-
-
-def prepare_routes(app: FastAPI) -> None:
-    """Have FastAPI build what it needs of each route, in 0.4 s.
-
-    Else it does so for the first request that is compared with a route, while all other requests wait.
-    """
-    scope = {"type": "http", "method": "GET", "path": "/nowhere", "root_path": "", "headers": []}
-    for route in app.routes:
-        route.matches(scope)
 
 
 def create_app() -> FastAPI:

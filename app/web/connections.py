@@ -11,14 +11,15 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.web.security_headers import SECURITY_HEADERS
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request line and its headers; browsers send all cookies of a host
+MAX_PARSED_HEADERS = 500  # of a head; middleware.py refuses fewer, with a sentence
 LINGER_BYTES = 2**20  # of a refused client, which are not kept
 MAX_PIPELINED = 8  # requests that a client sends before it has the answer to the first
 RESERVED = 64  # connections above the limit, which are answered with 503, and for the probes as usual
 CROWDED = "crowded"  # set in the state of a request whose connection is above the limit
 
 
-class TooManyPipelinedError(Exception):
-    """Raised in a callback of the parser, so that it leaves the requests that have arrived as well."""
+class RefusedError(Exception):
+    """Raised in a callback of the parser, so that it leaves what else has arrived, which others would wait for."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -85,6 +86,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, but none after the body (a trailer), which nothing reads."""
+        if len(self.headers) >= MAX_PARSED_HEADERS:
+            self.send_400_response("There are too many headers.", 431)
+            raise RefusedError
         if "method" not in self.scope:
             super().on_header(name, value)
 
@@ -97,7 +101,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"][CROWDED] = is_crowded
         if len(self.pipeline) > MAX_PIPELINED:
             self.transport.abort()
-            raise TooManyPipelinedError
+            raise RefusedError
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body. Parts of a few bytes, each with a size of its own, count as overhead."""
@@ -126,6 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str, status: int = 400) -> None:
         """Refuse what is no HTTP request, with the headers of every answer, and close the connection."""
+        if self._is_refused:
+            return
         body = msg.encode()
         headers = {**SECURITY_HEADERS, "Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
         lines = [f"{name}: {value}\r\n".encode() for name, value in {**headers, "Connection": "close"}.items()]

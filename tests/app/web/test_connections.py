@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.launcher import up
 from app.web import middleware
-from app.web.connections import MAX_HEAD_BYTES, MAX_PIPELINED, RESERVED, BoundedProtocol
+from app.web.connections import MAX_HEAD_BYTES, MAX_PARSED_HEADERS, MAX_PIPELINED, RESERVED, BoundedProtocol
 from app.web.errors import install_errors
 from app.web.middleware import SecurityMiddleware
 from app.web.security_headers import SECURITY_HEADERS
@@ -116,6 +116,19 @@ def test_a_head_that_arrives_at_once_has_the_same_limits(headers: bytes) -> None
         connection = connect()
         connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + headers + b"\r\n")
         assert_refused(received(connection), 431)
+
+
+def test_of_a_head_of_many_headers_the_end_is_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = []
+    refuse = BoundedProtocol.send_400_response
+    monkeypatch.setattr(
+        BoundedProtocol, "send_400_response", lambda *arguments: (refusals.append(arguments[1]), refuse(*arguments))
+    )
+    with serving() as connect:
+        connection = connect()
+        connection.sendall(b"GET /livez HTTP/1.1\r\n" + b"X: y\r\n" * (MAX_PARSED_HEADERS + 50))
+        assert_refused(received(connection), 431)
+    assert refusals == ["There are too many headers.", "Invalid HTTP request received."], "by us, then by the library"
 
 
 def test_a_body_of_tiny_chunks_or_endless_trailers_is_refused() -> None:

@@ -46,9 +46,15 @@ def test_a_body_with_too_many_values_is_refused_before_each_is_checked(
     for path in ("jobs", "exports", "generate"):
         answer = alice_api.post(f"/api/v1/{path}", json={"name": "a", **body})
         assert (answer.status_code, answer.json()["title"]) == (422, "The body has more than 5000 values. Send fewer.")
-    most = {f"k{n}": n for n in range(MAX_VALUES)}
+    most = {f"k{n}": 'a, "[{ \\' for n in range(MAX_VALUES)}
     answer = alice_api.post("/api/v1/exports", json=most)
     assert answer.json()["code"] == "request_invalid"
+
+
+@pytest.mark.parametrize("body", [b"[1," * MAX_VALUES, b'"",' * MAX_VALUES * 3, b'"a' * MAX_VALUES * 3 + b"," * 6000])
+def test_too_many_values_are_refused_before_they_are_parsed(alice_api: TestClient, body: bytes) -> None:
+    answer = alice_api.post("/api/v1/jobs/plan", content=body, headers=JSON)
+    assert answer.json()["title"] == "The body has more than 5000 values. Send fewer.", answer.text
 
 
 @pytest.mark.parametrize("body", [b'{"name": "a", "name": "b"}', b"{", b"[" * 100_000, b"9" * 5000, b"\xff\xfe\xff"])
