@@ -7,7 +7,8 @@ some 400 routes. Here a router is asked only for a path that one of its routes h
 import re
 from collections.abc import Callable, Sequence
 
-from starlette.routing import BaseRoute, Match, get_route_path
+from starlette._utils import get_route_path
+from starlette.routing import BaseRoute, Match
 from starlette.types import Scope
 
 
