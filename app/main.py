@@ -56,7 +56,7 @@ from app.openai import models as openai_models
 from app.openai import permissions as openai_permissions
 from app.openai import responses as openai_responses
 from app.openai import webhooks as openai_webhooks
-from app.overview import api_reference, health, home, learn
+from app.overview import api_reference, health, health_api, home, learn
 from app.overview import nodes as nodes_pages
 from app.playground import api as playground_api
 from app.playground import generation_queue, time_lapse
@@ -104,6 +104,7 @@ FEATURES = (
     archives_api,
     forwarding_api,
     cluster_api,
+    health_api,
     everyones,
     notices_api,
     playground_api,

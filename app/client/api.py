@@ -18,7 +18,7 @@ from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .lineage import Lineage
 from .model_endpoints import ModelEndpoints
-from .nodes import JoinTokens
+from .nodes import HealthInfo, JoinTokens
 from .notices import Notices
 from .people import People
 from .record_generations import RecordGenerations
@@ -95,6 +95,14 @@ class Client:
     def remove_node(self, name: str) -> None:
         """Remove a node that is offline and has no work from the list, until its worker reports again."""
         self._transport.delete(address("nodes", name))
+
+    def health(self) -> HealthInfo:
+        """The state of each part of the server, and what to do if one fails."""
+        return self._transport.get(HealthInfo, "/health")
+
+    def delete_unneeded_cache(self) -> None:
+        """Delete the cached tokens and vocabularies that no unfinished job or task needs. For administrators."""
+        self._transport.delete("/cache")
 
     def generate(
         self,

@@ -44,6 +44,24 @@ class NodeConfigurationInfo(Shape):
     files: dict[str, str]
 
 
+class PartInfo(Shape):
+    """The state of one part of Athanor: good, wait or bad. `remedy` says what to do if it is not good."""
+
+    kind: str
+    name: str
+    state: str
+    description: str
+    at: datetime | None
+    remedy: str | None
+    unneeded_bytes: int
+
+
+class HealthInfo(Shape):
+    """The state of all parts. `client.delete_unneeded_cache` frees the `unneeded_bytes` of the cache."""
+
+    parts: list[PartInfo]
+
+
 class JoinTokens:
     """Tokens with which machines become nodes."""
 

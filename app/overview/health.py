@@ -14,6 +14,7 @@ from app.core import db, disk, live, migrations
 from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, ngettext, translate
 from app.core.models import Heartbeat, Node
+from app.core.principal import Principal
 from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts
 from app.jobs.cluster import nodes
@@ -43,10 +44,14 @@ FIXED = {
 }
 
 
+Kind = Literal["database", "broker", "scheduler", "node", "disk", "cache", "tracker"]
+
+
 @dataclass(frozen=True)
 class Part:
     """The state of one part of Athanor, with a sentence that describes it and what to do if it is not good."""
 
+    kind: Kind
     name: str
     state: Literal["good", "wait", "bad"]
     description: str
@@ -65,33 +70,38 @@ def delete_unneeded_cache(principal: EveryonesManager) -> Response:
 @router.get("/health")
 def show_health(request: Request, principal: Reader) -> Response:
     """The state of each part, and the constants that decide when jobs are retried, paused or failed."""
-    with db.transaction() as session:
-        now = db.now()
-        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now)]
-        trackers = _trackers(session, sees_errors=principal.is_at_least("admin"))
-    parts += [_disk(), _cache(), *trackers]  # after the transaction: looking at all files of the cache takes long
     return page(
         request,
         "nodes/health.html",
         principal=principal,
-        parts=parts,
+        parts=list_parts(principal),
         may_free=principal.is_at_least("admin"),
         constants=[(_variable(name), translate(_description(name)), _formatted(name)) for name in DISPLAYED_SETTINGS],
         fixed=[(translate(text), number(value)) for text, value in FIXED.items()],
     )
 
 
+def list_parts(principal: Principal) -> list[Part]:
+    """The state of each part, as far as a user may see it."""
+    with db.transaction() as session:
+        now = db.now()
+        parts = [_database(), _broker(), _scheduler(session, now), *_nodes(nodes.list_nodes(session), now)]
+        trackers = _trackers(session, sees_errors=principal.is_at_least("admin"))
+    return [*parts, _disk(), _cache(), *trackers]  # after the transaction: looking at the cache takes long
+
+
 def _database() -> Part:
     if migrations.present() == migrations.newest():
-        return Part(_("Database"), "good", _("PostgreSQL responds, and its schema is up to date."))
+        return Part("database", _("Database"), "good", _("PostgreSQL responds, and its schema is up to date."))
     description = _("PostgreSQL responds, but its schema is of another version.")
-    return Part(_("Database"), "bad", description, remedy=_("Run athanor migrate, then restart Athanor."))
+    return Part("database", _("Database"), "bad", description, remedy=_("Run athanor migrate, then restart Athanor."))
 
 
 def _broker() -> Part:
     if live.is_reachable():
-        return Part(_("Broker"), "good", _("Valkey responds."))
+        return Part("broker", _("Broker"), "good", _("Valkey responds."))
     return Part(
+        "broker",
         _("Broker"),
         "wait",
         _("Valkey does not respond: jobs start a little later, live views lag, and text cannot be generated."),
@@ -103,42 +113,43 @@ def _scheduler(session: Session, now: datetime) -> Part:
     beat = session.get(Heartbeat, "scheduler")
     remedy = _("Start athanor scheduler (athanor up does). Running jobs continue; queued jobs wait.")
     if beat is None:
-        return Part(_("Scheduler"), "bad", _("It has never reported."), remedy=remedy)
+        return Part("scheduler", _("Scheduler"), "bad", _("It has never reported."), remedy=remedy)
     if (now - beat.at).total_seconds() > SILENT_ROUNDS * settings().scheduler_seconds + 1:
-        return Part(_("Scheduler"), "bad", _("It stopped reporting: no job is started or recovered."), beat.at, remedy)
-    return Part(_("Scheduler"), "good", _("It starts jobs and recovers lost attempts."), beat.at)
+        description = _("It stopped reporting: no job is started or recovered.")
+        return Part("scheduler", _("Scheduler"), "bad", description, beat.at, remedy)
+    return Part("scheduler", _("Scheduler"), "good", _("It starts jobs and recovers lost attempts."), beat.at)
 
 
 def _nodes(machines: Sequence[Node], now: datetime) -> list[Part]:
     if not machines:
         remedy = _("Run athanor worker on a machine that reaches the database, Valkey and the data directory.")
-        return [Part(_("Nodes"), "bad", _("No worker reports: no job can run."), remedy=remedy)]
+        return [Part("node", _("Nodes"), "bad", _("No worker reports: no job can run."), remedy=remedy)]
     return [_node(node, now) for node in machines]
 
 
 def _node(node: Node, now: datetime) -> Part:
     name = _("Node {name}", name=node.name)
     if nodes.is_live(node, now):
-        return Part(name, "good", _("Its worker is reporting."), node.last_seen_at)
+        return Part("node", name, "good", _("Its worker is reporting."), node.last_seen_at)
     remedy = _(
         "Start athanor worker there. If only the worker ended, its jobs keep training; if the machine is gone, they "
         "resume from their newest checkpoints as soon as a node has free slots."
     )
-    return Part(name, "wait", _("Its worker has stopped reporting."), node.last_seen_at, remedy)
+    return Part("node", name, "wait", _("Its worker has stopped reporting."), node.last_seen_at, remedy)
 
 
 def _disk() -> Part:
     total = shutil.disk_usage(settings().data).total
     description = _("{free} of {total} are free.", free=file_size(disk.free_bytes()), total=file_size(total))
     if not disk.is_full():
-        return Part(_("Data directory"), "good", description)
+        return Part("disk", _("Data directory"), "good", description)
     description = _("{sentence} Uploads, imports, exports and new jobs are refused.", sentence=description)
     remedy = _(
         "Free some space: delete corpora, models or exports that are no longer needed, or enlarge the disk. "
         "{reserve} must be free. Running jobs whose saves fail three times in a row pause.",
         reserve=file_size(disk.kept_free()),
     )
-    return Part(_("Data directory"), "bad", description, remedy=remedy)
+    return Part("disk", _("Data directory"), "bad", description, remedy=remedy)
 
 
 def _cache() -> Part:
@@ -150,7 +161,7 @@ def _cache() -> Part:
         size=file_size(usage.num_bytes),
         needed=file_size(usage.num_bytes - usage.num_unneeded_bytes),
     )
-    return Part(_("Cache"), "good", description, unneeded_bytes=usage.num_unneeded_bytes)
+    return Part("cache", _("Cache"), "good", description, unneeded_bytes=usage.num_unneeded_bytes)
 
 
 def _trackers(session: Session, *, sees_errors: bool) -> list[Part]:
@@ -168,7 +179,7 @@ def _tracker(tracker: Tracker, health: forwarding.TrackerHealth, sees_errors: bo
             "Jobs are forwarded from their start then.",
             extra=tracker.name,
         )
-        return Part(name, "wait", _("It is configured, but its package is not installed."), remedy=remedy)
+        return Part("tracker", name, "wait", _("It is configured, but its package is not installed."), remedy=remedy)
     if not health.num_failing:
         description = ngettext(
             "{n} job is being forwarded to {target}.",
@@ -176,7 +187,7 @@ def _tracker(tracker: Tracker, health: forwarding.TrackerHealth, sees_errors: bo
             health.num_open,
             target=tracker.target,
         )
-        return Part(name, "good", description)
+        return Part("tracker", name, "good", description)
     description = ngettext(
         "{n} job could not be forwarded to {target}.",
         "{n} jobs could not be forwarded to {target}.",
@@ -187,7 +198,7 @@ def _tracker(tracker: Tracker, health: forwarding.TrackerHealth, sees_errors: bo
         error = tracker_errors.explain(health.error)
         description = _("{sentence} The newest error: {error}", sentence=description, error=error)
     remedy = _("Training goes on. Nothing is lost: everything is sent again until the tracker takes it.")
-    return Part(name, "wait", description, remedy=remedy)
+    return Part("tracker", name, "wait", description, remedy=remedy)
 
 
 def _variable(name: str) -> str:

@@ -58,6 +58,25 @@ def revoke_join_token(id: Id, as_json: AsJson = False) -> None:
     _say_deleted(id, as_json=as_json)
 
 
+def show_health(
+    *,
+    free_cache: Annotated[
+        bool, typer.Option("--free-cache", help="Delete first the cached tokens that no job or task needs.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show the state of each part of the server, and what to do if one fails."""
+    with connect() as client:
+        if free_cache:
+            client.delete_unneeded_cache()
+        health = client.health()
+    if as_json:
+        print_json(health)
+        return
+    for part in health.parts:
+        say(f"{part.state:5} {part.name}: {' '.join(filter(None, (part.description, part.remedy)))}")
+
+
 def _say_deleted(id: str, *, as_json: bool) -> None:
     if as_json:
         print_json({"deleted": id})

@@ -44,6 +44,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "pull": pulling.pull,
     "deploy": deploying.deploy,
     "undeploy": deploying.undeploy,
+    "health": nodes.show_health,
 }
 for _name, _function in _FUNCTIONS.items():
     command(commands, _name)(_function)

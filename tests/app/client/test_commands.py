@@ -262,3 +262,12 @@ def test_a_node_is_removed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     refused = problem(409, "node_online")
     printed, _requests = run(monkeypatch, "nodes", "remove", "gpu-2", answers=[refused], code=1)
     assert "A sentence." in printed
+
+
+def test_health_names_each_part_and_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"kind": "broker", "name": "Broker", "description": "It responds.", "at": None, "unneeded_bytes": 0}
+    parts = [{**part, "state": "good", "remedy": None}, {**part, "state": "wait", "remedy": "Restart it."}]
+    answers = [answer(204), answer(200, {"parts": parts})]
+    printed, requests = run(monkeypatch, "health", "--free-cache", answers=answers)
+    assert sent(requests) == ["DELETE /cache", "GET /health"]
+    assert printed == "good  Broker: It responds.\nwait  Broker: It responds. Restart it.\n"

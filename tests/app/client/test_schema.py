@@ -27,7 +27,7 @@ from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
 from app.client.lineage import LineageInfo, LineageItemInfo, LineageLinkInfo
 from app.client.model_endpoints import EndpointFields
-from app.client.nodes import JoinTokenInfo, NewJoinTokenInfo, NodeConfigurationInfo, join
+from app.client.nodes import HealthInfo, JoinTokenInfo, NewJoinTokenInfo, NodeConfigurationInfo, PartInfo, join
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
 from app.client.sharing import SharingInfo
@@ -222,6 +222,8 @@ CALLS: Calls = {
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
     "remove_node": lambda client, _file: client.remove_node("gpu 2"),
+    "read_health": lambda client, _file: client.health(),
+    "delete_unneeded_cache": lambda client, _file: client.delete_unneeded_cache(),
     "list_join_tokens": lambda client, _file: next(client.join_tokens.list(limit=3)),
     "create_join_token": lambda client, _file: client.join_tokens.create(5),
     "revoke_join_token": lambda client, _file: client.join_tokens.revoke("t"),
@@ -475,6 +477,8 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.RecordMessageInfo: "RecordMessage",
     shapes.RecordInfo: "TrainingRecord",
     JoinTokenInfo: "JoinTokenAnswer",
+    PartInfo: "PartAnswer",
+    HealthInfo: "HealthAnswer",
     NewJoinTokenInfo: "NewJoinTokenAnswer",
     NodeConfigurationInfo: "NodeConfigurationAnswer",
     notice_shapes.UserNoticeInfo: "UserNoticeAnswer",

@@ -1,5 +1,6 @@
 """The page of health: what it says of each part, and what to do where one fails."""
 
+import html
 import shutil
 from datetime import UTC, datetime, timedelta
 
@@ -47,6 +48,15 @@ def test_degraded_parts_are_reported_too(alice: TestClient, monkeypatch: pytest.
     text = alice.get("/health").text
     assert "Valkey does not respond" in text
     assert "Free some space: delete corpora" in text
+
+
+def test_rest_says_what_the_page_says(alice: TestClient, alice_api: TestClient) -> None:
+    factories.node()
+    parts = alice_api.get("/api/v1/health", headers={"Accept-Language": "zh-CN"}).json()["parts"]
+    assert [part["kind"] for part in parts] == ["database", "broker", "scheduler", "node", "disk", "cache"]
+    text = html.unescape(alice.get("/health", headers={"Accept-Language": "zh-CN"}).text)
+    assert [part["description"] for part in parts if part["description"] not in text] == []
+    assert [part["remedy"] for part in parts if part["remedy"] and part["remedy"] not in text] == []
 
 
 def test_every_setting_is_shown_with_its_value(alice: TestClient) -> None:

@@ -305,7 +305,7 @@ def test_cached_vocabularies_that_no_job_has_used_for_long_are_deleted(
 
 
 def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
-    alice: TestClient, alice_user: Person
+    alice: TestClient, alice_user: Person, alice_api: TestClient, bob_api: TestClient
 ) -> None:
     shutil.rmtree(storage.cache(), ignore_errors=True)
     texts = {name: f"A text that {name} jobs have and no other. " * 50 for name in ("queued", "ended", "tokenized")}
@@ -336,7 +336,9 @@ def test_what_no_unfinished_job_or_task_needs_of_the_cache_is_freed_at_once(
     assert all(entry.exists() for entry in entries.values()), "they have just been used"
     for entry in entries.values():
         age(entry.with_suffix(CORPORA_SUFFIX), 120)
-    alice.post("/health/delete-unneeded-cache")
+    assert bob_api.delete("/api/v1/cache").json()["code"] == "role_missing"
+    assert all(entry.exists() for entry in entries.values())
+    assert alice_api.delete("/api/v1/cache").status_code == 204
     left = [name for name, entry in entries.items() if entry.exists()]
     assert left == ["queued", "tokenized"]
     assert 'data-dialog="delete-unneeded-cache"' not in alice.get("/health").text
