@@ -45,6 +45,7 @@ FIXED = {
 
 
 Kind = Literal["database", "broker", "scheduler", "node", "disk", "cache", "tracker"]
+State = Literal["good", "wait", "bad"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Part:
 
     kind: Kind
     name: str
-    state: Literal["good", "wait", "bad"]
+    state: State
     description: str
     at: datetime | None = None  # its last report
     remedy: str | None = None

@@ -1,13 +1,12 @@
 """JSON routes of the state of Athanor's parts, and of the cache that jobs share."""
 
 from datetime import datetime
-from typing import Literal
 
 from fastapi import APIRouter, Response
 from pydantic import BaseModel, Field
 
 from app.jobs.scheduling import cached_data
-from app.overview.health import Kind, list_parts
+from app.overview.health import Kind, State, list_parts
 from app.web.auth import EveryonesManager, Reader
 from app.web.idempotency import ApiRoute
 from app.web.problem_types import errors
@@ -20,7 +19,7 @@ class PartAnswer(BaseModel):
 
     kind: Kind
     name: str
-    state: Literal["good", "wait", "bad"] = Field(description="`wait`: slower or smaller, but nothing is lost.")
+    state: State = Field(description="`wait`: slower or smaller, but nothing is lost.")
     description: str
     at: datetime | None = Field(description="When it last reported, if it reports.")
     remedy: str | None = Field(description="What to do if it is not good.")

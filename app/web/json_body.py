@@ -28,12 +28,11 @@ class StrictRequest(Request):
         if _has_more_values(body, MAX_VALUES):
             raise HTTPException(422, _("The body has more than {n} values. Send fewer.", n=MAX_VALUES))
         try:
-            value = strict_json.loads(body)
+            return strict_json.loads(body)
         except strict_json.DuplicateKey as error:
             raise _invalid(_("the key {key} stands twice in an object", key=error.key[:80]), body, error.key) from None
         except (strict_json.InvalidConstant, strict_json.InfiniteNumber) as error:
             raise _invalid(_("{word} is not a finite number", word=error.word), body, error.word) from None
-        return value
 
 
 def _has_more_values(body: bytes, limit: int) -> bool:
