@@ -33,8 +33,9 @@ OWN = {  # columns of a copied job that are its own
     "tags": "jsonb_build_array('batch ' || n % 50)",
     "state": "CASE WHEN n % 10 = 0 THEN 'failed' ELSE 'succeeded' END",
     "search_id": "NULL",
+    "progress": "progress || jsonb_build_object('latest', jsonb_build_object('eval_loss', n % 977))",
 }
-COLUMNS = [column.name for column in Job.__table__.columns]
+COLUMNS = [column.name for column in Job.__table__.columns if column.computed is None]
 COPY = f"""
 INSERT INTO job ({", ".join(COLUMNS)}) SELECT {", ".join(OWN.get(name, name) for name in COLUMNS)}
 FROM job CROSS JOIN generate_series(CAST(:first AS integer), CAST(:last AS integer)) AS n
@@ -46,10 +47,13 @@ LISTS = {
     "page": "/jobs",
     "page, ended": "/jobs?show=ended",
     "page, a tag": "/jobs?tag=batch+7",
+    "page, by name": "/jobs?order=name",
+    "page, by loss": "/jobs?order=eval_loss",
     "page, search, many match": "/jobs?q=RUN",
     "page, search, one matches": "/jobs?q=run+000007",
     "API": "/api/v1/jobs",
     "API, a state": "/api/v1/jobs?state=failed",
+    "API, a state of none": "/api/v1/jobs?state=cancelled",
     "API, search, many match": "/api/v1/jobs?q=RUN",
     "API, search, one matches": "/api/v1/jobs?q=run+000007",
 }

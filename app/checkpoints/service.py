@@ -28,6 +28,7 @@ from trainer.run_dir import MANIFEST
 CHUNK_BYTES = 1 << 20
 LIVE = ("ready", "corrupt")  # the others are deleted for users
 MAX_JOBS = 200  # that are offered to choose from
+MAX_NAMED_JOBS = 200  # of a search, whose checkpoints an index looks up
 CheckpointOrder = Literal["newest", "name", "size", "eval_loss"]
 _JOB_NAME = select(Job.name).where(Job.id == Checkpoint.job_id).scalar_subquery()
 _EVAL_LOSS = cast(func.jsonb_extract_path_text(Checkpoint.metrics, "eval_loss"), Double)
@@ -222,16 +223,24 @@ def list_checkpoints(
 
     `search` is a part of its name, notes, a tag or the job's name.
     """
-    query = select(Checkpoint).where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state.in_(LIVE))
+    query = select(Checkpoint).where(Checkpoint.state.in_(LIVE))
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     if search:
-        query = query.where(labels.matches(Checkpoint, search, _JOB_NAME))
+        query = query.where(or_(labels.matches(Checkpoint, search), _is_of_job_named(session, search)))
     if tag:
         query = query.where(labels.has_tag(Checkpoint, tag))
     if pinned is not None:
         query = query.where(Checkpoint.pinned == pinned)
     return sharing.listed(session, principal, query, Checkpoint, _ORDERS.get(order), limit, after, owner)
+
+
+def _is_of_job_named(session: Session, search: str) -> ColumnElement[bool]:
+    """Whether a text is a part of the name of a checkpoint's job. A few such jobs are looked up by an index; of many,
+    the first checkpoints of a list soon have one.
+    """
+    ids = session.scalars(select(Job.id).where(labels.is_named(Job, search)).limit(MAX_NAMED_JOBS + 1)).all()
+    return Checkpoint.job_id.in_(ids) if len(ids) <= MAX_NAMED_JOBS else _JOB_NAME.icontains(search, autoescape=True)
 
 
 def jobs_with_checkpoints(session: Session, *, principal: Principal) -> list[tuple[str, str]]:

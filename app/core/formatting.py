@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 from babel.dates import format_datetime, format_timedelta
+from pydantic_core import to_json
 
 from app.core import i18n
 
@@ -47,6 +48,11 @@ def span(seconds: float | None) -> str:
     if i18n.locale() != "zh-CN":
         return str(format_timedelta(seconds, threshold=1.2, locale="en"))
     return re.sub(r"(?<=\d)(?!\d)", " ", format_timedelta(seconds, threshold=1.2, locale="zh_CN", format="short"))
+
+
+def json_bytes(value: Any) -> bytes:
+    """Compact JSON of much data, several times as fast as `json_text`. NaN and infinite numbers become null."""
+    return to_json(value, inf_nan_mode="null")
 
 
 def json_text(value: Any) -> str:

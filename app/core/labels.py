@@ -4,7 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, exists, func, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    cast,
+    exists,
+    func,
+    or_,
+    select,
+    text,
+    true,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
 from app.core import audit_log
@@ -14,11 +28,12 @@ from app.core.formatting import number
 from app.core.i18n import _
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.names import check_text, checked_name, comparison_key
-from app.core.principal import Principal, visible_to
+from app.core.principal import Principal, visible_parts
 
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 40
 MAX_LISTED_TAGS = 200
+MAX_COMBINATIONS = 1_000  # of tags that the rows of an owner have together, which the choice of tags is from
 MAX_NOTES_LENGTH = 10_000
 MAX_NAME_LENGTHS: dict[type[Any], int] = {
     Job: 80,
@@ -97,11 +112,27 @@ def from_form(text: dict[str, str]) -> LabelChanges:
     )
 
 
-def matches(table: type[Any], search: str, *others: Any) -> ColumnElement[bool]:
-    """Whether a text is a part of a row's name, notes, one of its tags or another column, whatever its case."""
+def matches(table: type[Any], search: str) -> ColumnElement[bool]:
+    """Whether a text is a part of a row's name, notes, one of its tags or another text that lists search, whatever its
+    case.
+    """
     tags = func.jsonb_array_elements_text(table.tags).table_valued("value").render_derived()
     in_tags = exists().where(tags.c.value.icontains(search, autoescape=True))
-    return or_(in_tags, *(place.icontains(search, autoescape=True) for place in (table.name, table.notes, *others)))
+    in_texts = (getattr(table, name).icontains(search, autoescape=True) for name in table.search_columns)
+    return and_(_has_grams(table, search), or_(in_tags, *in_texts))
+
+
+def is_named(table: type[Any], search: str) -> ColumnElement[bool]:
+    """Whether a text is a part of a row's name, whatever its case."""
+    return and_(_has_grams(table, search), table.name.icontains(search, autoescape=True))
+
+
+def _has_grams(table: type[Any], search: str) -> ColumnElement[bool]:
+    """Whether each three characters in a row of a text are somewhere in a row, as an index says (`list_indexes` in
+    app/core/model_base.py).
+    """
+    texts = array([getattr(table, name) for name in table.search_columns])
+    return func.search_grams(texts, table.tags).bool_op("@@")(func.search_query(search))
 
 
 def has_tag(table: type[Any], tag: str) -> ColumnElement[bool]:
@@ -112,6 +143,20 @@ def has_tag(table: type[Any], tag: str) -> ColumnElement[bool]:
 
 def list_tags(session: Session, *, principal: Principal, table: type[Any]) -> list[str]:
     """The tags of the rows of a table that the user sees, in alphabetical order."""
-    tag = func.jsonb_array_elements_text(table.tags).label("tag")
-    query = select(tag).where(visible_to(table.owner_id, principal)).distinct().order_by(tag)
-    return list(session.scalars(query.limit(MAX_LISTED_TAGS)))
+    parts = visible_parts(table, principal)
+    others = [select(table.tags).where(part) for name, part in parts.items() if name != "own"]
+    every = union_all(_combinations(table, parts["own"]), *others).subquery()
+    tag = func.jsonb_array_elements_text(every.c.tags).label("tag")
+    return list(session.scalars(select(tag).distinct().order_by(tag).limit(MAX_LISTED_TAGS)))
+
+
+def _combinations(table: type[Any], condition: ColumnElement[bool]) -> Select[Any]:
+    """The tags of the rows of an owner, each combination of tags once, at most so many: from one to the next by an
+    index, however many rows have the same.
+    """
+    key = func.md5(cast(table.tags, Text))
+    rows = select(key.label("key"), table.tags).where(condition, table.tags != text("'[]'")).order_by(key).limit(1)
+    first = rows.cte("combination", recursive=True)
+    following = rows.where(key > first.c.key).lateral()
+    every = first.union_all(select(following).select_from(first.join(following, true())))
+    return select(every.c.tags).limit(MAX_COMBINATIONS)

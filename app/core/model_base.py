@@ -3,9 +3,9 @@
 import secrets
 import time
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, MetaData, Text
+from sqlalchemy import DateTime, Index, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -91,8 +91,35 @@ class Base(DeclarativeBase):
 class Labeled:
     """What its owner finds again in a list by words and a note of their own (app/core/labels.py)."""
 
+    search_columns: ClassVar[tuple[str, ...]] = ("name", "notes")  # besides the tags
     tags: Mapped[list[str]] = mapped_column(server_default="[]")
     notes: Mapped[str] = mapped_column(server_default="")
+
+
+# The validation loss by which lists of jobs are ordered: infinite if there is none or it is no number. An index of this
+# expression would be written, with all others, at each change of the progress.
+LISTED_LOSS = (
+    "CASE jsonb_typeof(progress #> '{latest,eval_loss}'::text[]) WHEN 'number'::text"
+    " THEN (progress #>> '{latest,eval_loss}'::text[])::double precision ELSE 'Infinity'::double precision END"
+)
+
+
+def list_indexes(
+    table: str, search_columns: tuple[str, ...] = Labeled.search_columns, **orders: str
+) -> tuple[Index, ...]:
+    """What a long list of labeled rows reads by: the rows of an owner in the order of their ids, or of a value; each
+    combination of tags that they have; the rows with a tag; and those with some characters in a row.
+    """
+    grams = text(f"search_grams(ARRAY[{', '.join(search_columns)}], tags)")
+    has_tags = text("tags <> '[]' AND deleted_at IS NULL")
+    return (
+        Index(f"ix_{table}_owner_id_id", "owner_id", "id"),
+        *(Index(f"ix_{table}_owner_id_{name}", "owner_id", text(value), "id") for name, value in orders.items()),
+        Index(f"ix_{table}_tag_combination", "owner_id", text("md5(tags::text)"), postgresql_where=has_tags),
+        Index(f"ix_{table}_tags", "tags", postgresql_using="gin", postgresql_ops={"tags": "jsonb_path_ops"}),
+        # Not updated later in one go: a search would read all that waits for it.
+        Index(f"ix_{table}_search", grams, postgresql_using="gin", postgresql_with={"fastupdate": "off"}),
+    )
 
 
 class Artifact:

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, Integer, UniqueConstraint, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Computed, ForeignKey, Index, Integer, UniqueConstraint, func, text
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -30,7 +30,7 @@ from app.core.json_shapes import (
     Telemetry,
     TokenizerFacts,
 )
-from app.core.model_base import Artifact, Base, Labeled, new_id, one_of
+from app.core.model_base import LISTED_LOSS, Artifact, Base, Labeled, list_indexes, new_id, one_of
 from app.core.search_shapes import AdaptivePlan
 from app.core.synthetic_shapes import Synthesis
 from trainer.formats.corpus_kinds import CORPUS_KINDS
@@ -58,8 +58,6 @@ TASK_KINDS = (
 )
 TASK_STATES = ("queued", "running", "succeeded", "failed", "cancelled")
 MODEL_STATES = ("uploading", "importing", "ready", "failed")
-
-
 _OPEN_TASK = "state IN ('queued', 'running')"
 _NUM_SUBJECTS = "num_nonnulls(corpus_id, checkpoint_id, model_id, tokenizer_id)"
 
@@ -79,7 +77,7 @@ class Corpus(Artifact, Labeled, Base):
     __tablename__ = "corpus"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str | None] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]
     lineage_id: Mapped[str] = mapped_column(default=_own_id)  # that of the first version
     version: Mapped[int] = mapped_column(server_default="1")
@@ -107,6 +105,7 @@ class Corpus(Artifact, Labeled, Base):
     expires_at: Mapped[datetime | None]  # it is deleted then, unless a job uses it
 
     __table_args__ = (
+        *list_indexes("corpus"),
         CheckConstraint(one_of("state", ("parsing", "ready", "failed")), name="state"),
         CheckConstraint(one_of("kind", CORPUS_KINDS), name="kind"),
         UniqueConstraint("lineage_id", "version"),
@@ -139,7 +138,7 @@ class Tokenizer(Artifact, Labeled, Base):
     __tablename__ = "tokenizer"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]
     source: Mapped[str] = mapped_column(server_default="job")
     state: Mapped[str] = mapped_column(server_default="ready")
@@ -151,6 +150,7 @@ class Tokenizer(Artifact, Labeled, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
+        *list_indexes("tokenizer"),
         CheckConstraint(one_of("source", ("job", "training", "import")), name="source"),
         CheckConstraint(one_of("state", ("preparing", "ready", "failed")), name="state"),
         Index("uq_tokenizer_of_jobs", "owner_id", "sha256", unique=True, postgresql_where=text("source = 'job'")),
@@ -163,7 +163,7 @@ class Checkpoint(Artifact, Labeled, Base):
     __tablename__ = "checkpoint"
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     job_id: Mapped[str] = mapped_column(ForeignKey("job.id", ondelete="CASCADE"), index=True)
     step: Mapped[int]
     fence: Mapped[int]
@@ -177,6 +177,7 @@ class Checkpoint(Artifact, Labeled, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
+        *list_indexes("checkpoint"),
         CheckConstraint(one_of("state", CHECKPOINT_STATES), name="state"),
         UniqueConstraint("job_id", "step", "fence"),
     )
@@ -186,9 +187,10 @@ class ImportedModel(Artifact, Labeled, Base):
     """A base model that was trained elsewhere, in Hugging Face layout on disk. Our checkpoints are base models too."""
 
     __tablename__ = "base_model"
+    search_columns = (*Labeled.search_columns, "reference")
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
-    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), index=True)
+    owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
     name: Mapped[str]
     source: Mapped[str]  # upload or hub
     reference: Mapped[str | None]  # of the hub: name@revision, from the download on with the commit in its place
@@ -201,6 +203,7 @@ class ImportedModel(Artifact, Labeled, Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (
+        *list_indexes("base_model", search_columns),
         CheckConstraint(one_of("source", ("upload", "hub")), name="source"),
         CheckConstraint(one_of("state", MODEL_STATES), name="state"),
     )
@@ -300,6 +303,7 @@ class Job(Artifact, Labeled, Base):
     """A request to train. `desired` is set by the user; `state` is written only by app/jobs/lifecycle/state.py."""
 
     __tablename__ = "job"
+    search_columns = (*Labeled.search_columns, "recipe")
 
     id: Mapped[str] = mapped_column(primary_key=True, default=new_id)
     owner_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"))
@@ -323,6 +327,7 @@ class Job(Artifact, Labeled, Base):
     step: Mapped[int] = mapped_column(server_default="0")
     max_steps: Mapped[int | None]  # None until its first attempt has counted the steps of its epochs
     progress: Mapped[JobProgress] = mapped_column(server_default="{}")
+    listed_loss: Mapped[float] = mapped_column(Computed(LISTED_LOSS, persisted=True))
     facts: Mapped[JobFacts] = mapped_column(server_default="{}")
     expected_start_at: Mapped[datetime | None]  # of a queued job, if those before it take as long as estimated
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
@@ -345,10 +350,10 @@ class Job(Artifact, Labeled, Base):
     purged_at: Mapped[datetime | None]  # deleted for good; the sweep deletes its metrics in batches, then the row
 
     __table_args__ = (
+        *list_indexes("job", search_columns, name="lower(name)", listed_loss="listed_loss", state="state"),
         CheckConstraint(one_of("state", STATES), name="state"),
         CheckConstraint(one_of("desired", DESIRED_STATES), name="desired"),
         UniqueConstraint("owner_id", "idempotency_key"),
-        Index("ix_job_owner_id_id", "owner_id", "id"),
         Index("ix_job_state_open", "state", postgresql_where=text(f"state NOT IN {TERMINAL!r}")),
         Index("ix_job_evaluation_due", "id", postgresql_where=text(EVALUATION_IS_DUE)),
         Index("ix_job_purged_at", "purged_at", postgresql_where=text("purged_at IS NOT NULL")),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
-from sqlalchemy import ColumnElement, Select, select, tuple_
+from sqlalchemy import ColumnElement, Select, false, select, tuple_, union_all
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 Item = TypeVar("Item")
@@ -29,31 +29,25 @@ def newest(
 
 def listed(
     session: Session,
-    query: Select[Any],
+    table: Any,
+    parts: Sequence[Select[Any]],
     value: ColumnElement[Any] | None,
-    key: InstrumentedAttribute[str],
     limit: int,
     after: str | None,
 ) -> tuple[list[Any], str | None]:
-    """`ordered` by a value, or `newest` without one."""
-    if value is None:
-        return newest(session, query, key, limit, after)
-    return ordered(session, query, value, key, limit, after)
-
-
-def ordered(
-    session: Session,
-    query: Select[Any],
-    value: ColumnElement[Any],
-    key: InstrumentedAttribute[str],
-    limit: int,
-    after: str | None,
-) -> tuple[list[Any], str | None]:
-    """The rows after the cursor by ascending values, rows of one value by their ids, and the next cursor.
+    """The rows of queries that share none, after the cursor, and the next cursor: newest first, or by ascending values
+    and rows of one value by their ids. Of each query no more rows are read than the page may have.
 
     The cursor is the id of a row, whose value is looked up: after a deleted one there is nothing.
     """
+    order = (table.id.desc(),) if value is None else (value, table.id)
+    pages = [part.with_only_columns(table.id).order_by(*order).limit(limit + 1) for part in parts]
     if after is not None:
-        query = query.where(tuple_(value, key) > select(value, key).where(key == after).scalar_subquery())
-    rows: Sequence[Any] = session.scalars(query.order_by(value, key).limit(limit + 1)).all()
-    return list(rows[:limit]), str(getattr(rows[limit - 1], key.key)) if len(rows) > limit else None
+        following = table.id < after
+        if value is not None:  # found first: an index begins only at values that are known
+            last = session.execute(select(*order).where(table.id == after)).first()
+            following = false() if last is None else tuple_(*order) > tuple_(*last)
+        pages = [page.where(following) for page in pages]
+    query = select(table).where(table.id.in_(union_all(*pages) if pages else [])).order_by(*order).limit(limit + 1)
+    rows: Sequence[Any] = session.scalars(query).all()
+    return list(rows[:limit]), str(rows[limit - 1].id) if len(rows) > limit else None

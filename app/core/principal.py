@@ -102,15 +102,18 @@ def _is_shared_with(table: Any, principal: Principal) -> ColumnElement[bool]:
     return or_(*(key == any_(ids) for key in keys.get(table, (table.id,))))
 
 
-def of_owner(owner_id: InstrumentedAttribute[Any], principal: Principal, owner: str | None) -> ColumnElement[bool]:
-    """A condition for the rows of the user (own), those of others (shared), or those that ship with Athanor (shipped);
-    for all without one.
+def visible_parts(table: Any, principal: Principal) -> dict[str, ColumnElement[bool]]:
+    """What `visible_to` says of a table, in conditions that share no row and that an index answers each: for the rows
+    of the user (own), those of others (shared), and those that ship with Athanor (shipped).
     """
-    if owner == "own":
-        return owner_id == principal.user_id
-    if owner == "shared":
-        return owner_id != principal.user_id
-    return owner_id.is_(None) if owner == "shipped" else true()
+    parts = {
+        "own": table.owner_id == principal.user_id,
+        "shared": and_(table.owner_id != principal.user_id, _is_shared_with(table, principal)),
+        "shipped": table.owner_id.is_(None),
+    }
+    if not table.__table__.c.owner_id.nullable:
+        del parts["shipped"]
+    return {name: and_(part, table.deleted_at.is_(None)) for name, part in parts.items()}
 
 
 def name_owners(session: Session, principal: Principal, rows: Sequence[Any]) -> None:

@@ -38,16 +38,16 @@ def list_tokenizers(
     order: str = "newest",
 ) -> tuple[list[Tokenizer], str | None]:
     """The tokenizers the user may see, and the cursor of the next page. `search` is a part of name, tags or notes."""
-    visible = select(Tokenizer).where(visible_to(Tokenizer.owner_id, principal))
+    query = select(Tokenizer)
     if search:
-        visible = visible.where(labels.matches(Tokenizer, search))
+        query = query.where(labels.matches(Tokenizer, search))
     if tag:
-        visible = visible.where(labels.has_tag(Tokenizer, tag))
+        query = query.where(labels.has_tag(Tokenizer, tag))
     if source:
-        visible = visible.where(Tokenizer.source == source)
+        query = query.where(Tokenizer.source == source)
     if state:
-        visible = visible.where(Tokenizer.state == state)
-    return sharing.listed(session, principal, visible, Tokenizer, _ORDERS.get(order), limit, after, owner)
+        query = query.where(Tokenizer.state == state)
+    return sharing.listed(session, principal, query, Tokenizer, _ORDERS.get(order), limit, after, owner)
 
 
 def usable_tokenizer(

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 
 from app.core import db
 from app.core.errors import bad_field
+from app.core.formatting import json_bytes
 from app.core.i18n import _
 from app.jobs import schemas, service
 from app.jobs.attempts import metric_files, metrics, metrics_csv
@@ -22,7 +23,12 @@ router = APIRouter(route_class=ApiRoute)
 BINARY = {"type": "string", "format": "binary"}
 
 
-@router.get("/jobs/{job_id}/metrics", tags=["jobs"], responses=errors("window_invalid"))
+@router.get(
+    "/jobs/{job_id}/metrics",
+    tags=["jobs"],
+    response_model=schemas.MetricsAnswer,
+    responses=errors("window_invalid"),
+)
 def get_metrics(
     principal: Reader,
     job_id: Id,
@@ -31,7 +37,7 @@ def get_metrics(
     end: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="The last step.")] = None,
     points: Annotated[int, Query(ge=10, le=5000, description="How many points a curve may have at most.")] = 1000,
     seconds: Annotated[bool, Query(description="Add the seconds of training before each step.")] = False,
-) -> schemas.MetricsAnswer:
+) -> Response:
     """The curves of a job in a window of steps. Narrower windows give finer curves; spikes are always included."""
     if end is not None and end < start:
         raise bad_field("end", "window_invalid", _("The last step must not be before the first one."))
@@ -43,7 +49,7 @@ def get_metrics(
         curves = metrics.curves(session, job_id=job_id, window=window, series=names)
         if seconds:
             metrics.add_seconds(session, job_id=job_id, curves=curves)
-        return schemas.curves_answer(curves)
+        return Response(json_bytes(schemas.curves_answer(curves)), media_type="application/json")
 
 
 @router.get(

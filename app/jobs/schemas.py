@@ -410,9 +410,9 @@ class MetricsAnswer(BaseModel):
     series: dict[str, CurveAnswer]
 
 
-def curves_answer(curves: dict[str, metrics.Curve]) -> MetricsAnswer:
-    """Curves for programs and charts."""
-    return MetricsAnswer.model_validate({"series": {name: vars(curve) for name, curve in curves.items()}})
+def curves_answer(curves: dict[str, metrics.Curve]) -> dict[str, Any]:
+    """Curves for programs and charts: what MetricsAnswer describes, whose checks would take longer than the query."""
+    return {"series": {name: vars(curve) for name, curve in curves.items()}}
 
 
 class SampleAnswer(BaseModel):
@@ -488,4 +488,5 @@ def _recipe_answer(name: str) -> RecipeAnswer:
 def rows(session: Session, jobs: Sequence[Job]) -> list[dict[str, Any]]:
     """Jobs as lists draw them: each the answer of the API and a small curve of the loss."""
     answers = schemas.job_answers(session, jobs)
-    return [{"job": answer, "spark": sparkline.points(sparkline.loss(session, job_id=answer.id))} for answer in answers]
+    losses = sparkline.losses(session, job_ids=[job.id for job in jobs])
+    return [{"job": answer, "spark": sparkline.points(losses.get(answer.id, []))} for answer in answers]

@@ -6,7 +6,6 @@ document that is sent again when it changes: of the job, its attempts and its ch
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from sqlalchemy.orm import Session, aliased
 
 from app.checkpoints.schemas import CheckpointAnswer
 from app.core import db, i18n, storage
+from app.core.formatting import json_bytes
 from app.core.live import News, Reader, Update
 from app.core.models import TERMINAL, Attempt, Job, JobEvent, MetricPoint, Sample
 from app.core.paging import Listing
@@ -162,7 +162,7 @@ class _News:
     def _update(self, event: str, data: BaseModel | dict[str, Any], **changes: Any) -> Update:
         """An update that advances the cursor by `changes` of its fields."""
         self.cursor = replace(self.cursor, **changes)
-        text = data.model_dump_json(by_alias=True) if isinstance(data, BaseModel) else json.dumps(data)
+        text = data.model_dump_json(by_alias=True) if isinstance(data, BaseModel) else json_bytes(data).decode()
         return Update(self.cursor.text(), event, text)
 
     def _keep_digests(self, count: int) -> None:

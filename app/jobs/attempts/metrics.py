@@ -217,6 +217,28 @@ def curves(session: Session, *, job_id: str, window: Window, series: Sequence[st
     return curves
 
 
+def overviews(session: Session, *, job_ids: Sequence[str], series: str, max_points: int) -> dict[str, list[float]]:
+    """The finite values of a series of each of these jobs that has it, reduced to few, in three statements."""
+    roll, point = MetricRollup, MetricPoint
+    sizes = select(roll.job_id, func.max(roll.last_step), func.sum(roll.count + roll.num_nonfinite)).where(
+        roll.job_id.in_(job_ids), roll.series == series, roll.level == LEVELS
+    )
+    rows = session.execute(sizes.group_by(roll.job_id)).all()
+    levels = {job_id: _level(count, Window(0, last + 1, max_points)) for job_id, last, count in rows}
+    values: dict[str, list[float]] = {job_id: [] for job_id in levels}
+    few = [job_id for job_id, level in levels.items() if level == 0]
+    points = select(point.job_id, point.value).where(point.job_id.in_(few), point.series == series, ~point.archived)
+    buckets = select(roll.job_id, roll.sum / roll.count).where(
+        tuple_(roll.job_id, roll.level).in_([place for place in levels.items() if place[1]]),
+        *(roll.series == series, roll.count > 0),
+    )
+    for query in (points.order_by(point.job_id, point.step), buckets.order_by(roll.job_id, roll.bucket)):
+        for job_id, value in session.execute(query):
+            if value is not None:
+                values[job_id].append(value)
+    return values
+
+
 def add_seconds(session: Session, *, job_id: str, curves: Mapping[str, Curve]) -> None:
     """Give curves the seconds of training before each of their steps, without the pauses between attempts.
 
@@ -263,12 +285,14 @@ def extremes(session: Session, *, job_ids: Sequence[str]) -> dict[str, dict[str,
     return ranges
 
 
-def step_of(session: Session, *, job_id: str, series: str, value: float) -> int | None:
-    """The first step at which a series has a value."""
-    query = select(func.min(MetricPoint.step)).where(
-        MetricPoint.job_id == job_id, MetricPoint.series == series, ~MetricPoint.archived, MetricPoint.value == value
+def first_steps(session: Session, *, values: Sequence[tuple[str, str, float]]) -> dict[tuple[str, str], int]:
+    """The first step at which a series has a value, by the job and the name of the series, for each of these values."""
+    point = MetricPoint
+    query = select(point.job_id, point.series, func.min(point.step)).where(
+        tuple_(point.job_id, point.series, point.value).in_(values), ~point.archived
     )
-    return session.scalar(query)
+    rows = session.execute(query.group_by(point.job_id, point.series))
+    return {(job_id, series): step for job_id, series, step in rows}
 
 
 def curves_until(session: Session, *, job_id: str, until: tuple[int, int], max_points: int) -> dict[str, Curve]:

@@ -108,13 +108,14 @@ def _compared(session: Session, jobs: Sequence[Job]) -> list[ComparedJob]:
     ranges = metrics.extremes(session, job_ids=[job.id for job in jobs])
     samples = _newest_samples(session, [job.id for job in jobs])
     answers = schemas.job_answers(session, jobs)
+    best = _best(session, ranges)
     return [
         ComparedJob(
             **{name: getattr(answer, name) for name in ("id", "name", "state", "step", "max_steps", "elapsed_seconds")},
             num_parameters=job.facts.num_parameters,
             latest=answer.latest,
             **_cost_of_step(effective_spec(job), job.facts.vocab_size),
-            best=_best(session, job.id, ranges[job.id]),
+            best=best[job.id],
             series=sorted(ranges[job.id]),
             sample=schemas.sample_answer(samples[job.id]) if job.id in samples else None,
         )
@@ -128,13 +129,18 @@ def _cost_of_step(spec: TrainSpec, vocab_size: int | None) -> dict[str, int]:
     return {"tokens_per_step": tokens, "flops_per_step": tokens * counts.flops(spec, size).model_flops}
 
 
-def _best(session: Session, job_id: str, ranges: Mapping[str, tuple[float, float]]) -> dict[str, BestValue]:
-    best = {}
-    for series, is_lower_better in IS_LOWER_BETTER.items():
-        if series in ranges:
-            value = ranges[series][0 if is_lower_better else 1]
-            step = metrics.step_of(session, job_id=job_id, series=series, value=value)
-            best[series] = BestValue(value=value, step=step)
+def _best(session: Session, ranges: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, dict[str, BestValue]]:
+    """The best value of each validation series of jobs, by the job's ID and the name of the series."""
+    values = [
+        (job_id, series, of_job[series][0 if is_lower_better else 1])
+        for job_id, of_job in ranges.items()
+        for series, is_lower_better in IS_LOWER_BETTER.items()
+        if series in of_job
+    ]
+    steps = metrics.first_steps(session, values=values)
+    best: dict[str, dict[str, BestValue]] = {job_id: {} for job_id in ranges}
+    for job_id, series, value in values:
+        best[job_id][series] = BestValue(value=value, step=steps.get((job_id, series)))
     return best
 
 

@@ -10,13 +10,9 @@ WIDTH, HEIGHT = 96, 24
 _EDGE = 2
 
 
-def loss(session: Session, *, job_id: str) -> list[float]:
-    """The training loss of a job, reduced to about 60 values."""
-    window = metrics.Window(0, metrics.last_step(session, job_id=job_id) + 1, 60)
-    if window.end == 0:
-        return []
-    curve = metrics.curves(session, job_id=job_id, window=window, series=["loss"]).get("loss")
-    return [value for value in curve.values if isinstance(value, float)] if curve else []
+def losses(session: Session, *, job_ids: Sequence[str]) -> dict[str, list[float]]:
+    """The training loss of each of these jobs that has one, reduced to about 60 values."""
+    return metrics.overviews(session, job_ids=job_ids, series="loss", max_points=60)
 
 
 def points(values: Sequence[float]) -> str:

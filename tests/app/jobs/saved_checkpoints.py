@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import insert, inspect
+from sqlalchemy import insert
 
 from app.checkpoints import signature
 from app.core import db, storage
@@ -65,5 +65,5 @@ def add_copies(checkpoint_id: str, owner: Person, count: int) -> None:
 
 
 def _copies(row: Job | Checkpoint, owner: Person, count: int) -> list[dict[str, Any]]:
-    columns = {column.key: getattr(row, column.key) for column in inspect(type(row)).column_attrs}
+    columns = {column.key: getattr(row, column.key) for column in row.__table__.columns if column.computed is None}
     return [{**columns, "id": new_id(), "owner_id": owner.id} for _number in range(count)]
