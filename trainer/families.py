@@ -46,6 +46,13 @@ CHAT_OBJECTIVES = ("chat", "dpo")
 ANSWER_OBJECTIVES = ("chat", "completion", "dpo")  # learn the answers in records
 PACKED_OBJECTIVES = ("chat", "completion")  # several records can share a sequence
 MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens
+
+
+def smallest_vocabulary(model_type: str) -> int:
+    """The tokens of a new tokenizer for this family before any merge."""
+    return MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(model_type, 0)
+
+
 # Fields of a spec that only these objectives use; all objectives use the others.
 USED_BY = {
     "packing": PACKED_OBJECTIVES,

@@ -107,7 +107,8 @@ class TrainSpec(BaseModel):
         field(
             "data",
             "Vocabulary size",
-            "Vocabulary size of a newly trained tokenizer. Leave empty to derive it from the corpus size.",
+            "The most tokens of a newly trained tokenizer; a short text yields fewer. Leave empty to derive the size "
+            "from the corpus size.",
             ge=MIN_VOCAB_SIZE,
             le=262_144,
         ),

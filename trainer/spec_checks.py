@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from trainer.families import CHAT_TEMPLATES, FAMILIES, MIN_VOCAB_SIZE, NUM_SENTINELS, OWN_HEAD_DIM, ROTARY
+from trainer.families import CHAT_TEMPLATES, FAMILIES, OWN_HEAD_DIM, ROTARY, smallest_vocabulary
 from trainer.rounding import round_up_to_multiple
 from trainer.spec_errors import field_error
 
@@ -122,7 +122,7 @@ def _check_objective(spec: "TrainSpec") -> None:
             objective=spec.objective,
             model_type=spec.model_type,
         )
-    smallest = MIN_VOCAB_SIZE + {"t5": NUM_SENTINELS, "bert": 1, "roberta": 1}.get(spec.model_type, 0)
+    smallest = smallest_vocabulary(spec.model_type)
     if spec.base_model is None and spec.vocab_size is not None and spec.vocab_size < smallest:
         values = {"smallest": smallest, "model_type": spec.model_type, "vocab_size": spec.vocab_size}
         raise field_error("vocab_size", "must be at least {smallest} for {model_type}, but is {vocab_size}", **values)

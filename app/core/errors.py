@@ -1,6 +1,7 @@
 """The error type of all operations: an HTTP status, a code for programs and a sentence for people."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -20,6 +21,7 @@ class PanelError(Exception):
     message: str
     fields: list[FieldError] = field(default_factory=list)
     headers: dict[str, str] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict)  # of the request, which would be accepted
 
     def __str__(self) -> str:
         return self.message

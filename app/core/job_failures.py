@@ -119,11 +119,9 @@ FAILURES = {
         ),
         gettext_noop("Restore the original corpora, or train on the new text from scratch."),
     ),
-    "vocab_too_large": FailureText(
+    "vocab_too_large": FailureText(  # of earlier versions
         gettext_noop("A vocabulary of {asked} tokens was requested, but this text yields at most {largest}."),
-        gettext_noop(
-            "Use at most {largest} tokens, or let the corpus size decide (auto in the form, null in the API)."
-        ),
+        gettext_noop("Submit the job again: its vocabulary will have the tokens that the text yields."),
     ),
     "tokenizer_mismatch": FailureText(
         gettext_noop("The chosen tokenizer cannot be used: it is {found}, but must be {needed}."),

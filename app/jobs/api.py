@@ -77,7 +77,6 @@ SPEC_CODES = (
     "tokenizer_unknown",
     "tokenizer_unready",
     "tokens_missing",
-    "vocab_too_large",
 )
 
 PartialSpec = Annotated[

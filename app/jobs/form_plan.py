@@ -1,7 +1,7 @@
 """The plan next to the form of a new job: what the job will cost, or why its submission would be refused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -29,16 +29,14 @@ class FormPlan:
 
     answer: PlanAnswer | None = None
     problem: PanelError | None = None
-    is_vocab_doubtful: bool = False
+    changes: dict[str, Any] = field(default_factory=dict)  # of the spec, which its notes advise
 
     @property
     def fix(self) -> dict[str, Any]:
         """The changes of a spec that its button offers, those of its memory first; empty if there are none."""
         if self.answer is not None and self.answer.fits is False and self.answer.changes:
             return self.answer.changes
-        if self.is_vocab_doubtful or (self.problem is not None and self.problem.code == "vocab_too_large"):
-            return {"vocab_size": None}
-        return {}
+        return self.problem.changes if self.problem is not None else self.changes
 
 
 def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) -> FormPlan:
@@ -58,7 +56,7 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
         validation.check_disk(session, principal, resolved.plan)
     except PanelError as error:
         return FormPlan(answer, error)
-    return FormPlan(answer, is_vocab_doubtful=any(note.code == "vocab_doubtful" for note in resolved.plan.notes))
+    return FormPlan(answer, changes=resolved.changes)
 
 
 def as_panel_error(error: SpecError) -> PanelError:

@@ -34,7 +34,7 @@ from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.cluster import nodes
 from app.jobs.lifecycle import retention
 from app.jobs.lifecycle.state import add_history, finish, set_state
-from app.jobs.planning import accuracy, base_model, training_data, validation
+from app.jobs.planning import accuracy, base_model, text_limits, training_data, validation
 from app.jobs.planning.answers import localize
 from app.jobs.planning.base_model import StartingPoint
 from trainer.formats.messages import Message, message
@@ -42,7 +42,6 @@ from trainer.planning import hardware, proposals
 from trainer.planning.config_search import choose_auto_fields, split_auto_fields
 from trainer.planning.plan import MESSAGES, Plan, plan
 from trainer.planning.proposals import Proposal
-from trainer.planning.scaling_laws import choose_vocab_size
 from trainer.planning.training_data import TrainingData
 from trainer.spec import TrainSpec, replace_fields, resolve
 
@@ -60,7 +59,8 @@ class ResolvedRequest:
     """A partial spec, resolved and planned, with the rows that it names.
 
     `origin` is the checkpoint it resumes from, `parent` that checkpoint's job, `base` the model it starts from, and
-    `node` the machine it is planned for. `auto_fields` are the fields that were given as auto.
+    `node` the machine it is planned for. `auto_fields` are the fields that were given as auto, `changes` what
+    its notes advise.
     """
 
     spec: TrainSpec
@@ -73,6 +73,7 @@ class ResolvedRequest:
     node: hardware.NodeHardware | None
     vocab_size: int
     plan: Plan
+    changes: dict[str, Any]
 
 
 def resolve_request(session: Session, *, principal: Principal, request: dict[str, Any]) -> ResolvedRequest:
@@ -87,22 +88,22 @@ def resolve_request(session: Session, *, principal: Principal, request: dict[str
     tokenizer = None
     if spec.tokenizer is not None:
         tokenizer = stored_tokenizers.usable_tokenizer(session, principal=principal, tokenizer_id=spec.tokenizer)
-    validation.check_size(spec, corpora)
-    validation.check_vocab_size(session, principal, spec, corpora)
+    text_limits.check_size(spec, corpora)
     if origin is not None and parent is not None:
         spec = validation.with_steps_of(spec, parent)
         validation.check_origin(spec, parent.spec, parent.tokenizer_id, origin)
     node = nodes.for_a_plan(session, spec.num_processes)
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
-    vocab_size = (tokenizer.vocab_size if tokenizer else spec.vocab_size) or choose_vocab_size(num_bytes)
-    vocab_size += len(spec.new_tokens)
     data = training_data.of_corpora(session, principal, spec, corpora)
+    limits = text_limits.estimate(session, principal, spec, corpora, tokenizer, data)
+    vocab_size = limits.vocab_size + len(spec.new_tokens)
     if auto_fields and node is not None:
         spec = _with_chosen_fields(spec, vocab_size, node, auto_fields, data)
     job_plan = _plan(spec, vocab_size, node, data, base, origin.step if origin is not None else 0)
     validation.check_steps(spec, job_plan)
-    job_plan.notes.extend([*_rare_labels(spec, corpora), *validation.vocab_notes(spec, corpora)])
-    return ResolvedRequest(spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan)
+    job_plan.notes.extend([*_rare_labels(spec, corpora), *limits.notes])
+    return ResolvedRequest(
+        spec, corpora, tokenizer, origin, parent, base, auto_fields, node, vocab_size, job_plan, limits.changes
+    )
 
 
 @dataclass(frozen=True)

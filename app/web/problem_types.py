@@ -279,7 +279,6 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "token_twice": ((422,), "A special token is named twice."),
     "text_slow": ((422,), "The text takes a tokenizer too much time or memory."),
     "too_little": ((422,), "The text or the memory is too small for the smallest model."),
-    "vocab_too_large": ((422,), "The text cannot yield a vocabulary of this size."),
     "window_invalid": ((422,), "The last step is before the first one."),
     # nodes
     "join_token_wrong": ((403,), "The join token is wrong, used, revoked or too old."),

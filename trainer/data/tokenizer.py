@@ -88,23 +88,21 @@ def train(
     special: Sequence[str] = (),
     model_type: str = "llama",
 ) -> Tokenizer:
-    """Train a tokenizer on corpora. Without `vocab_size`, the size of the text determines it.
+    """Train a tokenizer on corpora, of `vocab_size` tokens or as many fewer as the text yields.
+
+    Without `vocab_size`, the size of the text determines it.
 
     For Qwen 2, text is split as by Qwen's own tokenizer: AutoTokenizer does so regardless of tokenizer.json.
 
     `special` are special tokens besides end of text and padding. With a mask token, encoding puts an end-of-text token
     before and after a text, as BERT does; with sentinels, only after it, as T5 does.
 
-    Raises Failure if the corpora have no text, or yield fewer tokens than `vocab_size`.
+    Raises Failure if the corpora have no text.
     """
     corpora = open_all(sources)
     num_bytes = sum(corpus.num_bytes for corpus in corpora)
     text = _training_text(corpora, num_bytes, progress)
-    tokenizer = train_on(text, vocab_size or choose_vocab_size(num_bytes), special, model_type)
-    size = tokenizer.get_vocab_size()
-    if vocab_size and size < vocab_size:
-        raise Failure("vocab_too_large", asked=vocab_size, largest=size)
-    return tokenizer
+    return train_on(text, vocab_size or choose_vocab_size(num_bytes), special, model_type)
 
 
 def train_on(text: Iterator[str], vocab_size: int, special: Sequence[str] = (), model_type: str = "llama") -> Tokenizer:

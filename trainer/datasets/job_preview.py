@@ -68,21 +68,14 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
 
 
 def _prepare(run_dir: RunDir, is_complete: bool) -> prepare.Prepared:
-    """Prepare the run. Of a sample whose text is too short for a vocabulary of the size, with the largest one; of a
-    sample without some labels of the validation corpora, without these corpora.
-    """
+    """Prepare the run. Of a sample without some labels of the validation corpora, without these corpora."""
     try:
         return prepare.prepare(run_dir, FENCE, Reporter(None))
     except Failure as failure:
-        spec, inputs = run_dir.spec(), run_dir.inputs(FENCE)
-        if is_complete or failure.code not in ("vocab_too_large", "label_unknown"):
+        if is_complete or failure.code != "label_unknown":
             raise
-        if failure.code == "vocab_too_large":
-            spec = spec.model_copy(update={"vocab_size": failure.values["largest"]})
-        else:
-            inputs = inputs.model_copy(update={"validation": []})
-        run_dir.create(spec, inputs, FENCE)
-        return _prepare(run_dir, is_complete)
+        run_dir.create(run_dir.spec(), run_dir.inputs(FENCE).model_copy(update={"validation": []}), FENCE)
+        return prepare.prepare(run_dir, FENCE, Reporter(None))
 
 
 def _of_preview(spec: TrainSpec) -> TrainSpec:

@@ -64,6 +64,8 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         vocab_size=encoder.get_vocab_size(),
         trained=inputs.tokenizer is None and inputs.base is None,
     )
+    if inputs.tokenizer is None and inputs.base is None and encoder.get_vocab_size() < (spec.vocab_size or 0):
+        report.line(f"vocabulary: {encoder.get_vocab_size()} tokens, all that the text yields of {spec.vocab_size}")
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
     hf_tokenizer = _with_chat_template(directory, spec)

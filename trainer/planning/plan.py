@@ -101,9 +101,14 @@ MESSAGES = {
     ),
     "bf16_emulated": "This device only emulates bf16, which is many times slower. Choose precision auto or fp32.",
     "label_rare": "Only one record has the label {label}, so it is trained on but not validated.",
+    "vocab_counted": "The vocabulary has {largest} tokens: an earlier job has counted that this text yields no more.",
     "vocab_doubtful": (
-        "A vocabulary of {asked} tokens may be more than the text yields ({text_bytes}); repetitive text of this size "
-        "yields about {usual}. If it has fewer, the job ends before training."
+        "The vocabulary has at most {asked} tokens, and fewer if the text ({text_bytes}) yields no more: repetitive "
+        "text of this size yields about {usual}."
+    ),
+    "text_doubtful": (
+        "The text ({text_bytes}) may have fewer tokens than training and validation need ({needed}). If so, the job "
+        "ends before training. A smaller sequence_length needs fewer."
     ),
     "many_epochs": (
         "Training goes over the data {epochs} times; beyond about {many} times, repetition helps little. Add data or "

@@ -123,14 +123,25 @@ def _validation_fraction(spec: TrainSpec, data: TrainingData) -> float:
 
 def _num_sequences(spec: TrainSpec, num_tokens: float, data: TrainingData) -> int:
     """Training sequences of running text, as trainer/data/tokenized_text.py cuts it."""
-    length, overlap = spec.sequence_length, 1
-    if spec.objective == "span_corruption":
-        length, overlap = span_lengths(length, spec.noise_density, spec.mean_noise_span_length)[0], 0
-    elif spec.model_type in ENCODERS:
-        length, overlap = length - 2, 0
+    length, overlap = _text_length(spec)
     count = int(num_tokens - overlap) // length
     fraction = _validation_fraction(spec, data)
     return max(1, count - (max(1, int(count * fraction)) if fraction else 0))
+
+
+def _text_length(spec: TrainSpec) -> tuple[int, int]:
+    """Tokens of text that each sequence takes, and those after it that it predicts."""
+    if spec.objective == "span_corruption":
+        return span_lengths(spec.sequence_length, spec.noise_density, spec.mean_noise_span_length)[0], 0
+    if spec.model_type in ENCODERS:
+        return spec.sequence_length - 2, 0
+    return spec.sequence_length, 1
+
+
+def num_needed_tokens(spec: TrainSpec) -> int:
+    """The fewest tokens of text that give a sequence to train on, and one to validate with if the spec wants one."""
+    length, overlap = _text_length(spec)
+    return (2 if spec.validation_fraction else 1) * length + overlap
 
 
 def _num_train_records(spec: TrainSpec, data: TrainingData) -> int:

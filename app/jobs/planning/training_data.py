@@ -112,11 +112,13 @@ def _parsed_at(corpora: Sequence[Corpus]) -> datetime | None:
 
 
 def vocab_limit(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> int | None:
-    """How many tokens a tokenizer trained on these corpora can have, where a job of the user failed because of it."""
-    failed = (Job.failure_code == "vocab_too_large",)
-    jobs = _earlier_jobs(session, principal, spec, corpora, ("objective", "corpora", "model_type"), failed)
-    largest = next((job.failure.get("largest") for job in jobs if job.spec.tokenizer is None), None)
-    return largest if isinstance(largest, int) else None
+    """How many tokens these corpora yield, where a job of the user got fewer than it asked for."""
+    automatic = choose_vocab_size(sum(corpus.num_text_bytes or 0 for corpus in corpora))
+    for job in _earlier_jobs(session, principal, spec, corpora, ("corpora", "model_type", "base_model")):
+        size = job.facts.vocab_size
+        if job.spec.tokenizer is None and size is not None and size < (job.spec.vocab_size or automatic):
+            return size
+    return None
 
 
 def _earlier_jobs(

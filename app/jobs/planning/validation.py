@@ -1,6 +1,5 @@
 """Checks of a job before anything is tokenized. Each raises an error at the field that is wrong."""
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,21 +9,15 @@ from app.checkpoints.service import RESUME
 from app.core import disk, names, quotas
 from app.core.errors import bad_field
 from app.core.formatting import number
-from app.core.i18n import _, gettext_noop, ngettext, translate
+from app.core.i18n import _, gettext_noop, translate
 from app.core.models import Checkpoint, Corpus, Job
 from app.core.principal import Principal
 from app.corpora.record_kinds import kind_names
-from app.jobs.planning import training_data
 from app.jobs.planning.answers import localize
-from trainer.families import MIN_VOCAB_SIZE, NETWORK_FIELDS, TEXT_OBJECTIVES
-from trainer.formats import messages
+from trainer.families import NETWORK_FIELDS
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, TRAIN_NAMES, VALIDATION_NAMES
-from trainer.formats.messages import Message
-from trainer.planning.plan import MESSAGES, Plan
+from trainer.planning.plan import Plan
 from trainer.spec import MAX_STEPS, TrainSpec
-
-# Tokens that texts yield for the square root of their bytes: small talk 4.5, the Bible 7.5, news 10, reviews 19.
-USUAL_VOCABULARY = 4.5
 
 
 def check_text(fields: dict[str, Any]) -> None:
@@ -134,67 +127,6 @@ def _lacks_validation(spec: TrainSpec, names: set[str]) -> bool:
 
 def _has_more_labels(corpus: Corpus) -> bool:
     return (corpus.progress.num_labels or 0) > len(corpus.progress.labels)
-
-
-def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
-    """Refuse text that is too short for the spec whatever the tokenizer makes of it: a token has at least one byte."""
-    if spec.objective not in TEXT_OBJECTIVES:
-        if sum(corpus.num_documents or 0 for corpus in corpora) < 2 and not spec.validation_corpora:
-            message = _(
-                "There is only one record; training and validation need at least one each. Choose a larger corpus, "
-                "or a validation corpus."
-            )
-            raise bad_field("corpora", "records_few", message)
-        return
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
-    most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
-    needed = (2 if spec.validation_fraction else 1) * spec.sequence_length + 1
-    if most_tokens < needed:
-        message = ngettext(
-            "The text has {n} byte, too few for one training and one validation sequence of {length} "
-            "tokens. Choose more text or a sequence length of at most {largest}.",
-            "The text has {n} bytes, too few for one training and one validation sequence of {length} "
-            "tokens. Choose more text or a sequence length of at most {largest}.",
-            num_bytes,
-            length=spec.sequence_length,
-            largest=max(0, (most_tokens - 1) // 2),
-        )
-        raise bad_field("sequence_length", "data_short", message)
-
-
-def check_vocab_size(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
-    """Refuse a vocabulary that the text cannot yield.
-
-    How many tokens it yields is known exactly only when its merges are learned, which takes a second per 3 MB. Bytes
-    alone give no tight bound: each token beyond the first 258 joins a pair that occurs twice, and a text of words that
-    occur twice yields almost one for two bytes. Of the texts measured, the Bible yields one for 19 bytes of 20 kB and
-    for 127 of 1 MB, Chinese reviews one for 20 of 3 MB. So what is refused is what no text can yield, and what an
-    earlier job has counted in this one; `vocab_notes` warns of the rest.
-    """
-    if spec.tokenizer is not None or spec.base_model is not None or spec.vocab_size is None:
-        return
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
-    counted = training_data.vocab_limit(session, principal, spec, corpora)
-    possible = MIN_VOCAB_SIZE + num_bytes // 2
-    largest = possible if counted is None else min(possible, counted)
-    if spec.vocab_size > largest:
-        message = _(
-            "{bytes} bytes of text cannot yield a vocabulary of {asked} tokens. Use at most {largest}, or let "
-            "the corpus size decide (auto in the form, null in the API).",
-            asked=spec.vocab_size,
-            bytes=num_bytes,
-            largest=largest,
-        )
-        raise bad_field("vocab_size", "vocab_too_large", message)
-
-
-def vocab_notes(spec: TrainSpec, corpora: Sequence[Corpus]) -> list[Message]:
-    """A note on a vocabulary that the text may not yield: it is larger than that of repetitive prose of this size."""
-    num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
-    usual = math.floor(USUAL_VOCABULARY * math.sqrt(num_bytes))
-    if spec.tokenizer is not None or spec.base_model is not None or (spec.vocab_size or 0) <= usual:
-        return []
-    return [messages.message(MESSAGES, "vocab_doubtful", asked=spec.vocab_size, text_bytes=num_bytes, usual=usual)]
 
 
 def check_memory(plan: Plan) -> None:

@@ -56,9 +56,6 @@ def offered(session: Session, job: Job) -> list[Action]:
         actions += _continuations(job, checkpoint)
     if job.failure_code in OUT_OF_MEMORY:
         actions += _with_less_memory(job)
-    if job.failure_code == "vocab_too_large":
-        changes = {"vocab_size": None}
-        actions.append(_resubmit(job, "vocab_size", _("Submit again with a vocabulary that fits the corpus"), changes))
     return [*actions, _resubmit(job, "resubmit", _("Submit again"), {})]
 
 

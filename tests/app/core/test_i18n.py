@@ -259,7 +259,6 @@ NEVER_ONE = {
             "{num_tokens} tokens at",
             "{num_tokens} tokens and was cut",
             "header of {length} bytes",
-            "{bytes} bytes of text",
         ),
         *("phrases of {n} words", "length of {n} tokens"),
     ),

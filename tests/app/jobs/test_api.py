@@ -56,7 +56,6 @@ BAD = [
     ({"corpora": ["CORPUS"], "chat_template": "a\x1bb"}, "chat_template", "(U+001B) at position 2"),
     ({"corpora": ["CORPUS"], "sample_prompt": "\ud800"}, "sample_prompt", "(U+D800) at position 1"),
     ({"corpora": ["CORPUS"], "tokenizer": "nothing"}, "tokenizer", "There is no tokenizer"),
-    ({"corpora": ["CORPUS"], "vocab_size": 200_000}, "vocab_size", "Use at most"),
     ({"corpora": ["CORPUS"], "vocab_size": 10}, "vocab_size", "at least 258"),
     ({"corpora": ["SHORT"], "sequence_length": 1024}, "sequence_length", "at most"),
     ({"corpora": ["CORPUS"], "learning_rate": float("nan")}, "body", "NaN is not a finite number"),

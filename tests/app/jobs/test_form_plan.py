@@ -50,7 +50,7 @@ def test_the_button_offers_what_fits_before_another_vocabulary(alice_user: Perso
         ({"fits": False, "changes": None}, {"vocab_size": None}),
         ({"fits": True}, {"vocab_size": None}),
     ):
-        assert FormPlan(answer.model_copy(update=update), is_vocab_doubtful=True).fix == fix
+        assert FormPlan(answer.model_copy(update=update), changes={"vocab_size": None}).fix == fix
 
 
 def test_a_spec_that_is_wrong_has_a_problem_and_no_plan(alice_user: Person) -> None:

@@ -85,7 +85,7 @@ def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestCl
     form = HtmlForm.of(text)
     assert form.sent["corpora"] == [corpus]
     assert form.sent["recipe"] == ["gpt2-124m"]
-    assert form.note == "Some settings need attention; see the marked fields."  # the text is too short for it
+    assert fix_of(text) == "vocab_size=auto"  # the text may be too short for that of GPT-2
     assert "&lt;b&gt;fables&lt;/b&gt;" in text
     assert "<b>fables</b>" not in text
     offered = {*form.sent, *form.disabled, *form.options}
@@ -219,26 +219,44 @@ def test_what_fits_is_chosen_with_one_plan(alice: TestClient, corpus: str, monke
     assert sizes == ["8"]
 
 
-def test_a_vocabulary_that_the_text_may_not_yield_is_noted_and_one_that_failed_is_refused(
+def test_a_vocabulary_that_the_text_may_not_yield_is_noted_and_one_that_was_counted_is_planned(
     alice: TestClient, alice_user: Person
 ) -> None:
     factories.node()
     corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 500, name="Vocabulary")
-    data = {**FORM, "corpora": corpus, "vocab_size": "700"}
+    data = {**FORM, "corpora": corpus, "vocab_size": "3000"}
     noted = alice.post("/jobs/plan", data=data).text
-    assert ("may be more than the text yields" in noted, HtmlForm.of(noted).errors) == (True, {})
-    job_id = factories.submitted(alice_user, corpus, vocab_size=700)
-    factories.end(job_id, None)
-    failed = {"failure_code": "vocab_too_large", "failure": {"asked": 700, "largest": 290}}
-    with db.transaction() as session:
-        session.execute(update(Job).where(Job.id == job_id).values(failed))
-    refused = alice.post("/jobs/plan", data=data).text
-    assert "Use at most 290" in HtmlForm.of(refused).errors["vocab_size"]
-    assert fix_of(refused) == fix_of(noted) == "vocab_size=auto"
-    fixed = HtmlForm.of(alice.post("/jobs/plan", data={**data, "fix": fix_of(refused)}).text)
+    assert ("The vocabulary has at most 3,000 tokens" in noted, HtmlForm.of(noted).errors) == (True, {})
+    assert fix_of(noted) == "vocab_size=auto"
+    fixed = HtmlForm.of(alice.post("/jobs/plan", data={**data, "fix": fix_of(noted)}).text)
     assert (fixed.has_plan, fixed.errors, fixed.value("vocab_size")) == (True, {}, "auto")
-    usable = HtmlForm.of(alice.post("/jobs/plan", data={**data, "vocab_size": "290"}).text)
-    assert (usable.has_plan, usable.errors) == (True, {})
+    job_id = factories.submitted(alice_user, corpus, vocab_size=1024)
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.facts = job.facts.model_copy(update={"vocab_size": 290, "num_tokens": 5_000})
+    factories.end(job_id, None)
+    for asked in ("3000", "1024", "auto"):
+        counted = alice.post("/jobs/plan", data={**data, "vocab_size": asked}).text
+        assert "The vocabulary has 290 tokens: an earlier job has counted" in counted
+        assert re.search(r"<dt>Vocabulary</dt>\s*<dd[^>]*>290<", counted)
+    assert "all that the text yields of 1,024" in alice.get(f"/jobs/{job_id}").text
+
+
+def test_a_text_that_is_too_short_for_its_sequences_is_noted_or_refused_with_what_fits(
+    alice: TestClient, alice_user: Person
+) -> None:
+    factories.node()
+    text = "In the beginning God created the heaven and the earth, and the earth was void."
+    corpus = factories.corpus(alice_user, text=text * 5, name="Short")
+    data = {**FORM, "corpora": corpus}
+    noted = alice.post("/jobs/plan", data={**data, "sequence_length": "128"}).text
+    assert ("may have fewer tokens" in noted, HtmlForm.of(noted).has_plan) == (True, True)
+    refused = alice.post("/jobs/plan", data={**data, "sequence_length": "512"}).text
+    assert "sequence length of at most" in HtmlForm.of(refused).errors["sequence_length"]
+    for answer in (noted, refused):
+        assert fix_of(answer) == "sequence_length=32"
+        fixed = alice.post("/jobs/plan", data={**data, "fix": fix_of(answer)}).text
+        assert ("may have fewer tokens" in fixed, HtmlForm.of(fixed).has_plan) == (False, True)
 
 
 def test_a_corpus_that_the_recipe_cannot_use_is_deselected(alice: TestClient, corpus: str) -> None:
@@ -272,7 +290,6 @@ def test_a_form_sent_twice_creates_one_job(alice: TestClient, corpus: str) -> No
         ({"corpora": ""}, "There is no corpus"),
         ({"corpora": "06e9x0c5m1n2p3q4"}, "There is no corpus 06e9x0c5m1n2p3q4, or it is not yours."),
         ({"sequence_length": "131072"}, "sequence length of at most"),
-        ({"vocab_size": "250000"}, "Use at most"),
         ({"tokenizer": "06e9x0c5m1n2p3q4"}, "There is no tokenizer"),
         ({"name": "x" * 81}, "The name can have at most 80 characters"),
         ({"name": "a\0b"}, "invisible or control character (U+0000) at position 2"),

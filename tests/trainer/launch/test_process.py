@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.trainer.gangs import GangForkServer
-from tests.trainer.runs import checkpoint_of, english, journal, make_run, of_kind
+from tests.trainer.runs import checkpoint_of, journal, make_run, of_kind
 from trainer.events import EXIT_BUG, EXIT_PEER_LOST, Journal
 from trainer.failure import EXIT_CODES, MESSAGES
 from trainer.launch.process import run_and_report
@@ -16,7 +16,6 @@ from trainer.run_dir import RunDir
 BAD_INPUTS: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
     "data_empty": (["", ""], {}, {}),
     "data_short": (["God said"], {"vocab_size": None}, {"needed": 65}),
-    "vocab_too_large": ([english(5_000)], {"vocab_size": 5_000}, {"asked": 5_000}),
 }
 
 

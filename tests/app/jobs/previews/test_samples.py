@@ -107,7 +107,7 @@ def test_what_does_not_fit_is_said(
 def test_a_failure_of_the_preparation_is_said_like_that_of_a_job(
     alice: TestClient, alice_user: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.jobs.planning.validation.check_size", lambda spec, corpora: None)
+    monkeypatch.setattr("app.jobs.planning.text_limits.check_size", lambda spec, corpora: None)
     short = factories.corpus(alice_user, text="In the beginning God created the heaven and the earth.\n")
     page = alice.post("/jobs/samples", data={"recipe": "tiny", "corpora": short, "sequence_length": "2048"})
     assert page.status_code == 422
