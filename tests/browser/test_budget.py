@@ -5,11 +5,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Open, until_started
+from tests.browser.conftest import SMALL, Open, until_started
 from tests.stack import Stack
 
 MAX_SCRIPT_BYTES = 150_000
 MAX_SHIFT = 0.001  # of dates that the browser writes in its own way beside others; Web Vitals call 0.1 good
+MAX_SHIFT_WHILE_RUNNING = 0.01
 # The bytes of each script as they were sent.
 SCRIPTS = """() => Object.fromEntries(performance.getEntriesByType("resource")
   .filter(({ name }) => new URL(name).pathname.endsWith(".js"))
@@ -75,3 +76,18 @@ def test_charts_do_not_say_that_they_have_no_values_while_these_are_loaded(
             route.continue_()
         expect(page.locator("[data-chart] .u-over").first).to_be_visible()
         expect(page.locator("[data-chart] [data-readout] .key").first).to_be_visible()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_hardly_anything_moves_while_a_job_runs(
+    open_page: Open, running_stack: Stack, trained: str, width: int
+) -> None:
+    more = {"corpora": ["00kingjamesbible"], "max_steps": 30, "warmup_steps": 2, "eval_steps": 5, "save_steps": 10}
+    job = running_stack.client.post("/api/v1/jobs", json={**SMALL, **more}).raise_for_status().json()
+    with open_page(f"/jobs/{job['id']}", viewport={"width": width, "height": 900}) as page:
+        watch_layout(page)
+        expect(page.locator("[data-badge]")).to_have_text("Succeeded", timeout=180_000)
+        expect(page.locator("[data-samples] > li")).to_have_count(7)
+        expect(page.locator("[data-checkpoints] > li")).to_have_count(3)
+        shifts = layout_shifts(page)
+    assert sum(value for value, *_moved in shifts) < MAX_SHIFT_WHILE_RUNNING, shifts
