@@ -26,7 +26,7 @@ MAX_CHECKPOINTS = 500
 def context(session: Session, job: Job) -> dict[str, Any]:
     """What the parts show, in the reader's language."""
     checkpoints = saved(session, job_id=job.id)
-    history = [schemas.history_entry(event) for event in service.history(session, job_id=job.id)]
+    history = service.history(session, job_id=job.id)
     attempts = schemas.attempt_answers(session, job, service.list_attempts(session, job_id=job.id))
     return {
         "job": schemas.job_answer(session, job),
@@ -38,9 +38,9 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "talks": job.spec.objective in CHAT_OBJECTIVES,
         "writes": job.spec.objective not in ("masked", "classification"),
         "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),
-        "history": history[::-1],
+        "history": [schemas.history_entry(event) for event in reversed(history)],
         "attempts": {attempt.fence: attempt for attempt in attempts},
-        "compared": accuracy.compared(job.facts, job.progress),
+        "compared": accuracy.compared(job.facts, history),
         "corpus_names": corpus_names(session, [*job.spec.corpora, *job.facts.held_out]),
         "series": series_words(),
         "forwardings": [forwarding_answer(*row) for row in forwarding.list_forwardings(session, job_id=job.id)],

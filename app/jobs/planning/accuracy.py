@@ -1,5 +1,6 @@
 """Plans compared with measurements, and the corrections that later plans on the same machine take from them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -8,8 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app.core.i18n import gettext_noop, translate
-from app.core.json_shapes import Adjustments, JobFacts, JobProgress, PhaseTotals, PlannedCost, PlannedEstimate
-from app.core.models import Attempt, Job
+from app.core.json_shapes import Adjustments, JobFacts, PlannedCost, PlannedEstimate
+from app.core.models import Attempt, Job, JobEvent
 from app.jobs.planning.answers import format_estimate
 from trainer.planning.hardware import NodeHardware
 from trainer.planning.plan import Plan
@@ -19,7 +20,6 @@ MIN_JOBS = 3
 MEMORY_TITLE = gettext_noop("Memory of a process")
 TIME_TITLE = gettext_noop("Time of a step")
 STARTUP_TITLE = gettext_noop("Time before the first step")
-STARTUP_PHASES = ("prepare", "tokenise", "load")
 
 
 def planned(plan: Plan, node: NodeHardware | None) -> JobFacts:
@@ -82,7 +82,7 @@ class Comparison:
     is_inside: bool
 
 
-def compared(facts: JobFacts, progress: JobProgress) -> list[Comparison]:
+def compared(facts: JobFacts, history: Sequence[JobEvent]) -> list[Comparison]:
     """The planned and measured figures of a job; empty until they are measured."""
     if facts.planned is None or facts.usage is None:
         return []
@@ -90,17 +90,18 @@ def compared(facts: JobFacts, progress: JobProgress) -> list[Comparison]:
         _comparison(MEMORY_TITLE, facts.planned.memory_bytes, facts.usage.peak_bytes),
         _comparison(TIME_TITLE, facts.planned.step_seconds, facts.usage.step_seconds),
     ]
-    startup = _startup_seconds(progress)
+    startup = _startup_seconds(history)
     if facts.planned.startup_seconds is not None and startup is not None:
         figures.append(_comparison(STARTUP_TITLE, facts.planned.startup_seconds, startup))
     return figures
 
 
-def _startup_seconds(progress: JobProgress) -> float | None:
-    """What a job took before its first step; None before that, and if it was started more than once."""
-    totals = [progress.phases.get(phase, PhaseTotals()) for phase in STARTUP_PHASES]
-    seconds = sum(total.seconds for total in totals)
-    return seconds if totals[-1].count == 1 and seconds > 0 else None
+def _startup_seconds(history: Sequence[JobEvent]) -> float | None:
+    """What passed from the start of the first attempt to its first step; None if it did not get there."""
+    started = [event for event in history if event.reason in ("claimed", "first_step")][:2]
+    if [event.reason for event in started] != ["claimed", "first_step"]:
+        return None
+    return (started[1].at - started[0].at).total_seconds()
 
 
 def _comparison(title: str, estimate: PlannedEstimate, actual: float) -> Comparison:

@@ -1,6 +1,7 @@
 """Estimates of jobs against their measurements, and the correction of later estimates."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -8,14 +9,16 @@ from sqlalchemy import update
 from starlette.testclient import TestClient
 
 from app.core import db
-from app.core.json_shapes import Adjustments, JobFacts, JobProgress, PhaseTotals, Usage
-from app.core.models import Attempt, Job
+from app.core.json_shapes import Adjustments, JobFacts, Usage
+from app.core.models import Attempt, Job, JobEvent
 from app.jobs import service
 from app.jobs.cluster import nodes
 from app.jobs.planning import accuracy
 from tests.app.jobs import factories
 from tests.users import Person
 from trainer.planning.hardware import NodeHardware
+
+START = datetime(2026, 12, 1, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +59,7 @@ def test_a_submitted_job_stores_its_plan(alice_user: Person) -> None:
     assert planned is not None
     for estimate in (planned.memory_bytes, planned.step_seconds):
         assert 0 < estimate.low <= estimate.value <= estimate.high
-    assert accuracy.compared(job.facts, job.progress) == []
+    assert accuracy.compared(job.facts, []) == []
 
 
 def test_the_memory_curve_of_a_job_is_compared_with_its_plan(alice_user: Person, alice: TestClient) -> None:
@@ -108,20 +111,24 @@ def test_the_page_and_rest_compare_plan_and_measurement(alice_user: Person, alic
     assert f"{plan['value'] / facts['usage']['step_seconds'] - 1:+.0%}" in page
 
 
-def test_the_time_before_the_first_step_is_compared_if_the_job_started_once(alice_user: Person) -> None:
+def test_the_time_before_the_first_step_is_that_from_the_start_of_the_only_attempt(alice_user: Person) -> None:
     facts = factories.row(ended(alice_user, took=1.0, held=1.0)).facts
     assert facts.planned is not None
     assert facts.planned.startup_seconds is not None
-    seconds = facts.planned.startup_seconds.value
-    phases = {
-        "prepare": PhaseTotals(seconds=0.5 * seconds, count=1),
-        "tokenise": PhaseTotals(seconds=seconds, count=1),
-        "load": PhaseTotals(seconds=0.5 * seconds, count=1),
-        "train": PhaseTotals(seconds=1000.0, count=1),
-    }
-    compared = accuracy.compared(facts, JobProgress(phases=phases))
+    half = timedelta(seconds=facts.planned.startup_seconds.value / 2)
+    submitted, claimed, stepped, lost = (
+        JobEvent(reason=reason, at=START + wait)
+        for reason, wait in (
+            ("submitted", timedelta()),
+            ("claimed", half),
+            ("first_step", 5 * half),
+            ("attempt_lost", 2 * half),
+        )
+    )
+    compared = accuracy.compared(facts, [submitted, claimed, stepped])
     assert (len(compared), compared[-1].error, compared[-1].title) == (3, "-50%", "Time before the first step")
-    again = phases | {"load": PhaseTotals(seconds=seconds, count=2)}
-    assert len(accuracy.compared(facts, JobProgress(phases=again))) == 2
+    again = [claimed, stepped, lost, claimed, stepped]
+    assert accuracy.compared(facts, again) == compared, "a later attempt changes nothing"
+    assert len(accuracy.compared(facts, [submitted, claimed, lost, claimed, stepped])) == 2, "the first one was lost"
     before = facts.model_copy(update={"planned": facts.planned.model_copy(update={"startup_seconds": None})})
-    assert len(accuracy.compared(before, JobProgress(phases=phases))) == 2  # planned by an earlier version
+    assert len(accuracy.compared(before, [claimed, stepped])) == 2, "planned by an earlier version"
