@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any, TypeVar
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError, StatementError
 from sqlalchemy.orm import Session
 
@@ -106,6 +106,13 @@ def transaction() -> Iterator[Session]:
     """
     with Session(engine(), expire_on_commit=False) as session, session.begin():
         yield session
+
+
+def plan_each_time(session: Session) -> None:
+    """Have PostgreSQL plan each statement of the transaction for its values. One plan for any values would have to
+    serve words that every row has and words that none has, short runs and long ones.
+    """
+    session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
 
 
 def store_result(store: Callable[[Session], T], refuse: Callable[[Session, str], T]) -> T:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, delete, select, text
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.orm import Session
 
-from app.core import audit_log, paging
+from app.core import audit_log, db, paging
 from app.core.account_models import User
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -45,8 +45,7 @@ def listed(
     """The rows of a query that the user sees, of `owner` (a name of `visible_parts`; None: of anybody), with who shares
     them, and the next cursor.
     """
-    # A plan for any values would have to serve words that every row has and words that none has.
-    session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    db.plan_each_time(session)
     parts = visible_parts(table, principal)
     queries = [query.where(part) for name, part in parts.items() if owner in (None, name)]
     rows, cursor = paging.listed(session, table, queries, order, limit, after)

@@ -10,10 +10,16 @@ from pathlib import Path
 
 import httpx
 import psutil
+import psycopg
+from sqlalchemy import make_url
 
 from tests import environment, servers, web_server  # noqa: F401 - environment first: it is read when ours is imported
 from tests.users import Person
 from tests.waiting import until
+
+# isort: split
+from app.core import db
+from app.core.settings import settings
 
 START_SECONDS = 180  # where other work leaves it little
 
@@ -27,6 +33,22 @@ def empty_database() -> Iterator[None]:
         servers.fresh_database(both, Path(data)),
     ):
         yield
+
+
+@contextmanager
+def copied_database() -> Iterator[None]:
+    """A copy of an `empty_database` that nobody uses, to which the settings of this process point meanwhile."""
+    before = make_url(settings().database_url)
+    copy = before.set(database=f"{before.database}_copy")
+    db.engine().dispose()
+    with psycopg.connect(before.set(database="postgres").render_as_string(False), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{copy.database}" TEMPLATE "{before.database}"'.encode())
+    servers.point_to(copy.render_as_string(False))
+    try:
+        yield
+    finally:
+        db.engine().dispose()
+        servers.point_to(before.render_as_string(False))
 
 
 @contextmanager

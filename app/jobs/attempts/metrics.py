@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, case, delete, false, func, or_, sele
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from app.core import db
 from app.core.models import MetricPoint, MetricRollup
 
 LEVELS = 10  # the widest bucket holds 4^10 steps, about a million
@@ -245,6 +246,7 @@ def add_seconds(session: Session, *, job_id: str, curves: Mapping[str, Curve]) -
     A step has None where its time is not known, as in jobs of earlier versions.
     """
     steps = sorted({step for curve in curves.values() for step in curve.steps})
+    db.plan_each_time(session)
     timed = _timed_losses(job_id)
     first = session.scalar(select(func.min(MetricPoint.step)).where(*timed)) or 0
     totals = {step: 0.0 for step in steps if step <= first}

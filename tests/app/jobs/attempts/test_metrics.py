@@ -7,7 +7,7 @@ from itertools import count
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 
 from app.core import db
 from app.core.models import MetricPoint, MetricRollup
@@ -196,3 +196,15 @@ def test_a_sparse_series_keeps_every_point_next_to_a_dense_one(alice_user: Perso
     assert curves["loss"].stride == 16
     assert curves["eval_loss"].steps == [0, 500, 1000, 1500, 2000, 2500]
     assert list(only) == ["eval_loss"]
+
+
+def test_the_seconds_of_steps_are_never_looked_up_by_a_plan_for_any_job(long_run: str) -> None:
+    window = Window(0, 1000, 100)
+    with db.transaction() as session:
+        session.execute(text("SET LOCAL plan_cache_mode = force_generic_plan"))  # as PostgreSQL may with many jobs
+        for _number in range(15):
+            curves = metrics.curves(session, job_id=long_run, window=window, series=["loss"])
+            metrics.add_seconds(session, job_id=long_run, curves=curves)
+        plans = "SELECT max(generic_plans), max(custom_plans) FROM pg_prepared_statements WHERE statement ~ 'step IN'"
+        num_generic, num_custom = session.execute(text(plans)).one()
+    assert num_generic == 0 < num_custom
