@@ -17,11 +17,10 @@ SHOWN_PAGES = 20  # numbers of pages without text in a remark
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # older Office files, and encrypted ones
 _ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _BROKEN_WORD = re.compile("[\x02\ufffe]\r?\n?")  # PDFium's mark of a hyphen at the end of a line
-_BLANK_END = re.compile(r"[ \t]+$", re.MULTILINE)  # of the cells of tables
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _XML_ENCODING = re.compile(rb"""(?:encoding|charset)\s*=\s*["']?([A-Za-z0-9_.:-]{2,40})""")
 
-_XML_HEAD = re.compile(r"^\s*\ufeff?\s*<\?xml[^>]*\?>")
+_XML_HEAD = re.compile(r"<\?xml[^>]*\?>")
 
 Remark = Callable[..., None]
 
@@ -36,21 +35,22 @@ def storable(text: str) -> str:
 
 def html_text(markup: str) -> str:
     """All visible text of a page, in lines and paragraphs as a browser shows it. Raises BadLine."""
-    import inscriptis
-    from inscriptis.css_profiles import CSS_PROFILES
-    from inscriptis.model.config import ParserConfig
     from lxml.etree import LxmlError
+
+    from worker.sandbox.corpus import html_layout
 
     if len(markup) > MAX_HTML_BYTES:
         raise BadLine("file_too_large_to_read", limit_bytes=MAX_HTML_BYTES)
-    if not markup.strip():
+    markup = markup.strip().removeprefix("\ufeff").lstrip()
+    if not markup:
         raise BadLine("file_empty")
-    markup = _XML_HEAD.sub("", markup)
+    head = _XML_HEAD.match(markup)
+    markup = markup[head.end() :] if head else markup
     try:
-        text = inscriptis.get_text(markup, ParserConfig(css=CSS_PROFILES["strict"]))
+        text = html_layout.text_of(markup)
     except (LxmlError, RecursionError, ValueError, AttributeError, IndexError, TypeError) as error:
         raise BadLine("file_broken", why=str(error)[:200] or type(error).__name__) from None
-    text = _BLANK_END.sub("", storable(text))
+    text = "\n".join(line.rstrip(" \t") for line in storable(text).split("\n"))  # cells of tables end in blanks
     if not text:
         raise BadLine("no_text")
     return text
@@ -162,8 +162,9 @@ def _is_protected(book: zipfile.ZipFile, names: set[str]) -> bool:
     """Whether more than fonts is encrypted."""
     if "META-INF/encryption.xml" not in names:
         return False
-    references = re.findall(rb'CipherReference[^>]*URI="([^"]*)"', book.read("META-INF/encryption.xml"))
-    return any(not uri.lower().endswith((b".otf", b".ttf", b".woff", b".woff2")) for uri in references)
+    references = _xml(book.read("META-INF/encryption.xml")).iter("{*}CipherReference")
+    fonts = (".otf", ".ttf", ".woff", ".woff2")
+    return any(not entry.get("URI", "").lower().endswith(fonts) for entry in references)
 
 
 def _chapters(book: zipfile.ZipFile) -> Iterator[str]:

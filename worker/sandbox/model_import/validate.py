@@ -132,7 +132,7 @@ def license_of(directory: Path) -> str | None:
         return None
     with path.open(encoding="utf-8", errors="replace") as file:
         text = file.read(1 << 16)
-    front = re.match(r"---\s*\n(.*?)\n---", text, re.DOTALL)
+    front = re.match(r"---[^\S\n]*\n(.*?)\n---", text, re.DOTALL)
     license_line = re.search(r"^license:\s*[\"']?([\w.+-]+)", front[1], re.MULTILINE) if front else None
     return license_line[1][:60] if license_line else None
 

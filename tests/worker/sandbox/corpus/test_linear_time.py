@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
+from trainer.formats import corpus_formats
 from worker.sandbox.corpus import columns, decoding, json_records, parse, record_schema, tables
 
-FORMATS = (*parse.TEXT_FORMATS, *parse.JSON_FORMATS, *tables.DELIMITERS)
+FORMATS = corpus_formats.ENCODED_FORMATS
 SMALL = 2_000  # bytes
 MOST = 12  # times as long for ten times the bytes
 SLACK = 0.01  # seconds: what a busy machine charges to a process that it interrupts
@@ -39,8 +40,13 @@ def parse_all(directory: Path, form: str) -> None:
 def seconds(directory: Path, form: str, content: bytes) -> float:
     """Processor time of parsing a file."""
     (directory / "upload").write_bytes(content)
+    return processor_time(lambda: parse_all(directory, form))
+
+
+def processor_time(work: Callable[[], object]) -> float:
+    """Processor time of a work of this thread, in seconds."""
     before = time.thread_time()
-    parse_all(directory, form)
+    work()
     return time.thread_time() - before
 
 

@@ -1,0 +1,91 @@
+"""The text of a page takes time in proportion to its bytes, and is that of inscriptis."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import inscriptis
+import pytest
+from inscriptis.css_profiles import CSS_PROFILES
+from inscriptis.html_properties import WhiteSpace
+from inscriptis.model.canvas.prefix import Prefix
+from inscriptis.model.config import ParserConfig
+
+from tests.worker.sandbox.corpus.bad_shapes import Shape, repeated
+from tests.worker.sandbox.corpus.sample_files import epub
+from tests.worker.sandbox.corpus.test_linear_time import processor_time
+from worker.sandbox.corpus import documents, html_layout
+from worker.sandbox.corpus.fields import BadLine
+
+MOST = 20  # times as long for ten times the bytes: a quadratic needs a hundred
+SHAPES: dict[str, Shape] = {
+    "blanks before a text": repeated(" ", after="x"),
+    "blanks in a line": repeated(" ", "<pre>a", "x"),
+    "elements in a block": repeated("<b>a</b>", "<p>"),
+    "line breaks": repeated("a<br>", "<p>"),
+    "items": repeated("<li>a", "<ul>"),
+    "tables": repeated("<table><tr><td>a</table>"),
+    "rows": repeated("<tr><td>a", "<table>"),
+    "columns": repeated("<td>a", "<table><tr>"),
+    "a wide cell above many": lambda size: b"<table><tr><td>" + size // 2 * b"a" + size // 18 * b"<tr><td>a",
+    "a tall cell beside many": lambda size: b"<table><tr><td>" + size // 10 * b"a<br>" + size // 10 * b"<td>a",
+    "a row of many columns above many": lambda size: b"<table><tr>" + size // 10 * b"<td>a" + size // 18 * b"<tr><td>a",
+    "beginnings of XML": repeated("<?xml"),
+    "brackets": repeated("<"),
+}
+PAGE = (
+    "<h1>Heat</h1> <p>One <b>warm</b> <i>day</i>,<br> or two.</p><ul><li>a<li>b<ol><li>c</ol></ul>"
+    "<table><tr><th>name<th>degrees<tr><td>sun<td>5,772<br>kelvin<tr><td><table><tr><td>in<td>side</table></table>"
+    "<pre>x\n  y </pre>end" + "<span>word </span>" * 2_000
+)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_ten_times_the_page_takes_ten_times_the_time(name: str) -> None:
+    pages = [SHAPES[name](size).decode() for size in (10_000, 100_000)]
+    _check(*(partial(_read, page) for page in pages))
+
+
+def _check(small: Callable[[], object], large: Callable[[], object]) -> None:
+    """Fail if the larger of two works takes much longer than its size says, in each of three tries."""
+    for _try in range(3):
+        least, most = processor_time(small), processor_time(large)
+        if most <= MOST * least + 0.05:
+            return
+    pytest.fail(f"{least:.3f} s and {most:.3f} s")
+
+
+def _read(page: str) -> None:
+    with suppress(BadLine):  # without text
+        documents.html_text(page)
+
+
+def test_the_text_of_usual_pages_is_that_of_inscriptis() -> None:
+    assert html_layout.text_of(PAGE) == inscriptis.get_text(PAGE, ParserConfig(css=CSS_PROFILES["strict"]))
+
+
+def test_elements_in_a_block_are_kept_in_parts_of_limited_length() -> None:
+    block = html_layout.PartedBlock(0, Prefix())
+    for _number in range(5_000):
+        block.merge("word ", WhiteSpace.normal)
+        assert len(block._content) < html_layout.PART_CHARACTERS
+
+    assert block.content == " ".join(["word"] * 5_000)
+
+
+def test_cells_of_a_table_that_would_be_mostly_padding_keep_their_text() -> None:
+    lines = documents.html_text("<table><tr><td>" + "a" * 9_000 + "<td>b" + "<tr><td>c<td>d" * 100).split("\n")
+
+    assert lines == ["a" * 9_000 + "  b", *["c  d"] * 100]
+
+
+def test_ten_times_the_list_of_what_is_encrypted_takes_ten_times_the_time(tmp_path: Path) -> None:
+    works = []
+    for size in (10_000, 100_000):
+        words = "CipherReference " * (size // 16)
+        path = tmp_path / str(size)
+        path.write_bytes(epub(["<p>a</p>"], ("META-INF/encryption.xml", f"<encryption>{words}</encryption>")))
+        works.append(partial(documents.epub_text, path))
+
+    _check(*works)
