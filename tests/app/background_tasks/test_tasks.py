@@ -147,9 +147,17 @@ def test_an_orderly_stop_of_the_worker_is_no_loss(alice_api: TestClient, monkeyp
     assert corpus_of(alice_api, corpus_id)["state"] == "ready"
 
 
-def test_a_failure_that_may_pass_is_tried_again(alice_api: TestClient) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"code": "hub_away", "endpoint": "https://mirror.example", "why": "timeout"},
+        {"code": "download_away", "why": "timeout"},
+    ],
+    ids=["a model", "a corpus"],
+)
+def test_a_failure_that_may_pass_is_tried_again(alice_api: TestClient, problem: dict[str, Any]) -> None:
     corpus_id = upload(alice_api)
-    report = {"failed": {"problems": [{"code": "hub_away", "endpoint": "https://mirror.example", "why": "timeout"}]}}
+    report = {"failed": {"problems": [problem]}}
     for _try in range(MAX_LOSSES - 1):
         task = claim()
         assert task is not None
