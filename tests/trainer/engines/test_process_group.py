@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from tests.trainer.gangs import GangForkServer
 from tests.trainer.runs import make_run, series
@@ -31,6 +32,10 @@ def test_a_run_listens_on_loopback_only(fork_server: GangForkServer, home: Path,
 
     assert len(processes) == 1 + num_processes
     assert set(addresses) == {"127.0.0.1"}
+
+
+def test_one_process_has_a_store_that_listens_nowhere() -> None:
+    assert isinstance(process_group._store(0, 1), HashStore)
 
 
 @pytest.mark.parametrize(("kind", "variable"), process_group.INTERFACES.items())
