@@ -314,20 +314,20 @@ def _report(message: jsonlines.Message) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     # The harness must not download anything or draw progress bars.
     os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1")
-    from trainer.inference import evaluation, generation
+    from trainer.inference import bounded_model, evaluation
 
     judge = arguments.judge
     corpora = TypeAdapter(list[CorpusInput]).validate_json(arguments.corpora.read_bytes())
     try:
         result = evaluation.evaluate(
-            generation.load(arguments.checkpoint_dir, arguments.device),
+            bounded_model.load(arguments.checkpoint_dir, arguments.device),
             corpora,
             limit=arguments.limit,
             num_fewshot=arguments.num_fewshot,
             batch_size=arguments.batch_size,
             progress=lambda done, total: _report({"done": done, "total": total}),
             max_tokens=arguments.max_tokens,
-            load_judge=None if judge is None else lambda: generation.load(judge, arguments.device),
+            load_judge=None if judge is None else lambda: bounded_model.load(judge, arguments.device),
         )
     except evaluation.EvaluationRefused as refused:
         _report({"failed": {"code": refused.code, "values": refused.values}})

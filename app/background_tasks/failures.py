@@ -12,6 +12,13 @@ MESSAGES = {
     "process_died": gettext_noop(
         "The process exited with status {status} and no message. The node may be short of memory."
     ),
+    "text_slow": gettext_noop(
+        "The tokenizer or the chat template of the model needs far more computing time than a text of its length may "
+        "take. Look for an endless loop or a slow regular expression in it."
+    ),
+    "process_slow": gettext_noop(
+        "The process took more computing time than its limit. The setting ATHANOR_EVALUATE_CPU_SECONDS raises it."
+    ),
     "export_differs": gettext_noop(
         "Loaded in a fresh process, the export does not reproduce the checkpoint's logits: they differ by "
         "{largest}, and {tolerance} is allowed. It was discarded."

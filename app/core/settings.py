@@ -158,6 +158,9 @@ class Settings(BaseSettings):
     parse_memory_bytes: int = Field(2 * 2**30, gt=0, description="Memory limit of the process that parses an upload")
     parse_cpu_seconds: int = Field(3600, gt=0, description="CPU limit of the process that parses an upload")
     clean_cpu_seconds: int = Field(86_400, gt=0, description="CPU limit of the process that cleans a corpus")
+    evaluate_cpu_seconds: int = Field(
+        86_400, gt=0, description="CPU limit, per processor, of the process that exports or evaluates a model"
+    )
     task_memory_bytes: int = Field(
         0,
         ge=0,

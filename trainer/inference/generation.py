@@ -121,11 +121,15 @@ def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
 
 def load(checkpoint_dir: Path, device: str) -> LoadedModel:
     """Open a checkpoint to generate from, with its tokenizer."""
-    model = load_model(checkpoint_dir, device)
-    # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
+    model, tokenizer = load_model(checkpoint_dir, device), load_tokenizer(checkpoint_dir)
     chat_template.set_stop_tokens(model, tokenizer)
     return LoadedModel(model, tokenizer)
+
+
+def load_tokenizer(checkpoint_dir: Path) -> PreTrainedTokenizerFast:
+    """Open the tokenizer of a checkpoint."""
+    # Not AutoTokenizer: of a Qwen2 it replaces the pre-tokenizer that the model was trained with by Qwen's own.
+    return PreTrainedTokenizerFast.from_pretrained(checkpoint_dir, local_files_only=True)
 
 
 def stream(

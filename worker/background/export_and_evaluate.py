@@ -1,6 +1,8 @@
 """Exports or evaluates a checkpoint or an imported model in a child process."""
 
 import json
+import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from app.checkpoints import usable_models
 from app.core import db, storage
 from app.core.json_shapes import TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, Job
+from app.core.settings import settings
 from app.corpora import service as corpora_service
 from trainer.events import EXIT_BAD_INPUT
 from trainer.processes.child_environment import child_environment
@@ -22,6 +25,7 @@ from worker.background.work import Report, Work
 from worker.sandbox import runner
 
 LOG = "log.txt"
+SCRATCH_BYTES = 256 << 20  # of a file that is no weights
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         command(assignment),
         child_environment("export"),
         lease.renew,
-        limits=ChildLimits(memory_bytes=2 * task.memory_bytes),  # twice, as mapped weights count without taking memory
+        limits=limits(task, assignment),
         directory=directory(task),
         stderr=log,
     )
@@ -67,10 +71,25 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         return closing
     if lease.is_disk_full:
         return {"failed": {"code": "disk_filled_up", "values": {}}}
+    if status in (-signal.SIGPROF, -signal.SIGXCPU):  # the budget of a text, or of all
+        return {"failed": {"code": "text_slow" if status == -signal.SIGPROF else "process_slow", "values": {}}}
     lines = log.read_text(errors="replace").strip().splitlines()
     if status == EXIT_BAD_INPUT and lines:
         return {"failed": {"code": "bad_input", "values": {"why": lines[-1][:500]}}}
     return {"failed": {"code": "process_died", "values": {"status": status}}}
+
+
+def limits(task: BackgroundTask, assignment: ModelAssignment) -> ChildLimits:
+    """The limits of the child. A file of an export has the weights as 32-bit numbers at most, so four times as long as
+    what they were read from; an evaluation writes its log only.
+    """
+    sources = [Path(path) for path in (assignment.weights, assignment.base) if path is not None]
+    size = sum(file.stat().st_size for source in sources for file in source.rglob("*") if file.is_file())
+    return ChildLimits(
+        memory_bytes=2 * task.memory_bytes,  # twice, as mapped weights count without taking memory
+        cpu_seconds=settings().evaluate_cpu_seconds * (os.cpu_count() or 1),
+        file_bytes=SCRATCH_BYTES + (4 * size if task.kind == "export" else 0),
+    )
 
 
 def assign(session: Session, task: BackgroundTask) -> ModelAssignment:

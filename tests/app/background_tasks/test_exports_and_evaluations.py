@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from starlette.testclient import TestClient
 from app.core import db, storage
 from app.core.json_shapes import FailureReason, ModelFacts
 from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel
+from app.core.settings import settings
 from tests.app.jobs import factories
 from tests.app.playground.conftest import StoredCheckpoint
 from tests.background import run_waiting
@@ -118,6 +120,70 @@ def check_imported(alice_api: TestClient, alice: TestClient, imported: str, task
     assert f'href="/models/{imported}"' in alice.get("/tasks").text
     assert f'href="/tasks?subject={imported}"' in alice.get(f"/models/{imported}").text
     assert "from elsewhere" in alice.get(f"/tasks/{task_ids[0]}").text
+
+
+QUESTION = {"question": "Who?", "answers": ["the miller"], "check": "exact"}
+HOSTILE: dict[str, tuple[str, str, Any]] = {
+    "tokenizer": (
+        "text",
+        "a" * 5_000,
+        {"type": "Replace", "pattern": {"Regex": "(a|aa)" * 20 + "[bc]"}, "content": ""},
+    ),
+    "template": ("questions", json.dumps(QUESTION), "{{ (messages|length + 7) ** (9 ** 9) }}"),
+}
+
+
+@pytest.mark.parametrize("part", HOSTILE)
+def test_an_endless_loop_of_a_tokenizer_or_template_fails_the_evaluation_with_a_reason(
+    alice_api: TestClient, alice_user: Person, imported: str, part: str
+) -> None:
+    kind, content, program = HOSTILE[part]
+    documents = factories.corpus(alice_user, name=part)
+    directory = storage.corpus(documents)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "text.bin").write_bytes(content.encode())
+    (directory / "index.bin").write_bytes(len(content).to_bytes(8, "little"))
+    with db.transaction() as session:
+        session.execute(update(Corpus).where(Corpus.id == documents).values(kind=kind, num_documents=1))
+    name, key = ("tokenizer.json", "normalizer") if part == "tokenizer" else ("tokenizer_config.json", "chat_template")
+    path = storage.base_model(imported) / name
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: program}))
+    asked = alice_api.post("/api/v1/evaluations", json={"checkpoint": imported, "corpora": [documents]}).json()
+
+    run_waiting()
+
+    ended = alice_api.get(f"/api/v1/tasks/{asked['id']}").json()
+    assert (ended["state"], ended["failure"]["code"]) == ("failed", "text_slow")
+    assert "endless loop or a slow regular expression" in ended["failure"]["message"]
+
+
+@pytest.mark.parametrize("kind", ["export", "evaluation"])
+def test_a_process_that_takes_more_computing_time_than_its_limit_is_ended_with_a_reason(
+    alice_api: TestClient, checkpoint: StoredCheckpoint, corpus: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    body = {"checkpoint": checkpoint.id} | ({"corpora": [corpus]} if kind == "evaluation" else {})
+    task_id = alice_api.post(f"/api/v1/{kind}s", json=body).json()["id"]
+    monkeypatch.setitem(settings().__dict__, "evaluate_cpu_seconds", 1)
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(export_and_evaluate, "command", lambda assignment: [sys.executable, "-c", "while True: pass"])
+    run_waiting()
+
+    task = row(task_id)
+    assert (task.state, task.failure.code if task.failure else None) == ("failed", "process_slow")
+
+
+def test_a_file_of_an_export_is_at_most_four_times_as_long_as_its_model(
+    alice_api: TestClient, checkpoint: StoredCheckpoint
+) -> None:
+    task_id = alice_api.post("/api/v1/exports", json={"checkpoint": checkpoint.id}).json()["id"]
+    with db.transaction() as session:
+        task = session.get_one(BackgroundTask, task_id)
+        assignment = export_and_evaluate.assign(session, task)
+        num_bytes = session.get_one(Checkpoint, checkpoint.id).num_bytes
+    assert (export_and_evaluate.limits(task, assignment).file_bytes or 0) >= 4 * num_bytes
+    task.kind = "evaluation"
+    assert export_and_evaluate.limits(task, assignment).file_bytes == export_and_evaluate.SCRATCH_BYTES
+    alice_api.post(f"/api/v1/tasks/{task_id}/cancel")
 
 
 def row(task_id: str) -> BackgroundTask:
