@@ -6,7 +6,7 @@ import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from app.core import db, storage
+from app.core import db, disk, storage
 from app.core.models import BackgroundTask, Corpus, CorpusFile
 from app.core.settings import settings
 from app.corpora import service
@@ -63,7 +63,6 @@ def limits(path: Path, formats: Collection[str]) -> ChildLimits:
 
 def command(corpus: Corpus) -> list[str]:
     """The command line of the child."""
-    memory = f"--memory={settings().parse_memory_bytes}"
     options = [f"--encoding={corpus.encoding}"] if corpus.encoding else []
     if corpus.progress.kind:
         options.append(f"--kind={corpus.progress.kind}")
@@ -76,7 +75,7 @@ def command(corpus: Corpus) -> list[str]:
     if corpus.progress.group_column is not None:
         options.append(f"--group-column={corpus.progress.group_column}")
     path = str(storage.corpus(corpus.id))
-    return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, memory, *options]
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse", path, corpus.format, *_bounds(), *options]
 
 
 def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
@@ -95,8 +94,11 @@ def write_list(corpus: Corpus, files: Sequence[CorpusFile]) -> None:
 
 def command_of_files(corpus: Corpus) -> list[str]:
     """The command line of the child for several files."""
-    memory = f"--memory={settings().parse_memory_bytes}"
-    return [sys.executable, "-m", "worker.sandbox.corpus.parse_files", str(storage.corpus(corpus.id)), memory]
+    return [sys.executable, "-m", "worker.sandbox.corpus.parse_files", str(storage.corpus(corpus.id)), *_bounds()]
+
+
+def _bounds() -> list[str]:
+    return [f"--memory={settings().parse_memory_bytes}", f"--keep-free={disk.kept_free()}"]
 
 
 def clean_up(task: BackgroundTask, is_success: bool) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from trainer.formats import corpus_formats
+from worker.sandbox.corpus.disk_space import DiskSpace
 from worker.sandbox.corpus.fields import BadLine, BadLines
 
 MAX_RATIO = 100  # of the bytes that come out of a compressed file to those that go in
@@ -79,6 +80,7 @@ class Sources:
     scratch: Path
     bad_lines: BadLines
     progress: Callable[[int], None]
+    space: DiskSpace
     skipped: Counter[str] = field(default_factory=Counter)
     num_files: int = 0
 
@@ -114,6 +116,7 @@ class Sources:
         with self.scratch.open("wb") as target:
             while data := stream.read(COPY_BYTES):
                 self._budget.spend(len(data))
+                self.space.spend(len(data))
                 target.write(data)
                 self.progress(0)
 

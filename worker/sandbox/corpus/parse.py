@@ -29,6 +29,7 @@ from trainer.formats import corpus_formats
 from trainer.formats.corpus_kinds import CORPUS_KINDS, GROUPS_FILE, group_hash
 from worker.sandbox.corpus import columnar, decoding, documents
 from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources, max_expanded_bytes
+from worker.sandbox.corpus.disk_space import DiskSpace, storage_problem
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import GroupedDocument, RecordReader
@@ -54,8 +55,9 @@ class UnreadableCorpus(Exception):
 class CorpusWriter:
     """Writes documents and their index to temporary files; counts and hashes on the way."""
 
-    def __init__(self, directory: Path, *, has_groups: bool = False) -> None:
+    def __init__(self, directory: Path, *, has_groups: bool = False, keep_free: int = 0) -> None:
         """With `has_groups`, the hash of each document's group is written to `groups.bin`."""
+        self._space = DiskSpace(directory, keep_free)
         self._directory = directory
         self._groups = array("Q") if has_groups else None
         self._text = self._open("text.bin")
@@ -75,6 +77,7 @@ class CorpusWriter:
     def write(self, text: str) -> None:
         """Append to the present document."""
         data = text.encode()
+        self._space.spend(len(data))
         self._text.write(data)
         self._text_hash.update(data)
         self.num_bytes += len(data)
@@ -89,6 +92,7 @@ class CorpusWriter:
             self.num_bytes += len(data)
             self._ends.append(self.num_bytes)
         joined = b"".join(encoded)
+        self._space.spend(len(joined))
         self._text.write(joined)
         self._text_hash.update(joined)
         self.num_documents += len(texts)
@@ -120,6 +124,7 @@ class CorpusWriter:
         if sys.byteorder == "big":
             self._ends.byteswap()
         data = self._ends.tobytes()
+        self._space.spend(len(data))
         self._index.write(data)
         self._index_hash.update(data)
         self._ends = array("Q")
@@ -338,19 +343,22 @@ def parse(
     bad_bytes: str | None = None,
     mapping: dict[str, Any] | None = None,
     group_column: str | None = None,
+    keep_free: int = 0,
 ) -> dict[str, Any]:
     """Parse `directory`/upload, whose format trainer/formats/corpus_formats.py names, and return what was read.
     `kind` is that of its records; None to detect it from the first one. `bad_bytes` decides about bytes that cannot be
     decoded (see decoding.REPLACEMENTS). `mapping` has in `columns` the key of a record for each field of the kind;
-    `group_column` is the key that names its group. Raises UnreadableCorpus.
+    `group_column` is the key that names its group, `keep_free` the bytes of the disk that must stay free.
+    Raises UnreadableCorpus, and OSError if the disk is full.
     """
     upload = directory / "upload"
     options = {"kind": kind, "skip_bad": skip_bad, "bad_bytes": bad_bytes, "mapping": mapping}
     options["group_column"] = group_column
-    output = CorpusWriter(directory, has_groups=group_column is not None)
+    output = CorpusWriter(directory, has_groups=group_column is not None, keep_free=keep_free)
     shape = RecordReader(kind, mapping["columns"] if mapping else None, group_column)
     bad_lines = BadLines()
-    files = Sources(upload, form, directory / f"member.bin.{os.getpid()}", bad_lines, progress)
+    scratch = directory / f"member.bin.{os.getpid()}"
+    files = Sources(upload, form, scratch, bad_lines, progress, DiskSpace(directory, keep_free))
     max_bytes = max_expanded_bytes(upload.stat().st_size)
     reader = FileReader(output, shape, bad_lines, progress, max_bytes, requested_encoding, bad_bytes)
 
@@ -416,6 +424,7 @@ def main() -> None:
     arguments.add_argument("--skip-bad", action="store_true")
     arguments.add_argument("--bad-bytes", choices=tuple(decoding.REPLACEMENTS))
     arguments.add_argument("--memory", type=int, required=True, help="what it may use, for the message")
+    arguments.add_argument("--keep-free", type=int, default=0, help="bytes of the disk that must stay free")
     options = arguments.parse_args()
     size = (options.directory / "upload").stat().st_size
     try:
@@ -429,6 +438,7 @@ def main() -> None:
             options.bad_bytes,
             options.mapping,
             options.group_column,
+            options.keep_free,
         )
         report({"result": result})
     except UnreadableCorpus as refused:
@@ -436,7 +446,7 @@ def main() -> None:
     except MemoryError:
         report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": options.memory}]}})
     except OSError as error:
-        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+        report({"failed": {"problems": [storage_problem(error)]}})
 
 
 if __name__ == "__main__":

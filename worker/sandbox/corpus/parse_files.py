@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from trainer.formats.corpus_kinds import GROUPS_FILE
+from worker.sandbox.corpus.disk_space import storage_problem
 from worker.sandbox.corpus.parse import CorpusWriter, UnreadableCorpus, parse
 from worker.sandbox.reporting import ProgressReporter, report
 
@@ -46,6 +47,7 @@ class JoinedCorpus(CorpusWriter):
         begin = self.num_bytes
         with (directory / "text.bin").open("rb") as text:
             while data := text.read(1 << 20):
+                self._space.spend(len(data))
                 self._text.write(data)
                 self._text_hash.update(data)
                 self.num_bytes += len(data)
@@ -126,9 +128,11 @@ class Facts:
         return facts
 
 
-def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable[[int], None]) -> dict[str, Any]:
+def parse_files(
+    directory: Path, files: list[dict[str, Any]], progress: Callable[[int], None], keep_free: int = 0
+) -> dict[str, Any]:
     """Parse all files in their order and return what was read. Raises UnreadableCorpus."""
-    output = JoinedCorpus(directory, has_groups=files[0]["options"]["group_column"] is not None)
+    output = JoinedCorpus(directory, has_groups=files[0]["options"]["group_column"] is not None, keep_free=keep_free)
     facts = Facts()
     options = {name: files[0]["options"][name] for name in OPTIONS}
     kind: str | None = options["kind"]
@@ -142,7 +146,9 @@ def parse_files(directory: Path, files: list[dict[str, Any]], progress: Callable
         for position, file in enumerate(files):
             upload = directory / file["path"]
             try:
-                result = _parse_one(directory, upload, _options_of(file), partial(_report_sum, progress, done))
+                result = _parse_one(
+                    directory, upload, _options_of(file), partial(_report_sum, progress, done), keep_free
+                )
                 file_problems, report_of_file = result["problems"], result["progress"]
                 if kind is None or kind == result["kind"]:
                     kind = result["kind"]
@@ -207,7 +213,7 @@ def _options_of(file: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse_one(
-    directory: Path, upload: Path, options: dict[str, Any], progress: Callable[[int], None]
+    directory: Path, upload: Path, options: dict[str, Any], progress: Callable[[int], None], keep_free: int
 ) -> dict[str, Any]:
     """Parse one file into DIRECTORY/part. Raises UnreadableCorpus."""
     part = directory / PART
@@ -215,7 +221,7 @@ def _parse_one(
     part.mkdir()
     os.link(upload, part / "upload")
     choices = (options["encoding"], options["skip_bad"], progress, options["kind"], options["bad_bytes"])
-    return parse(part, options["form"], *choices, options["mapping"], options["group_column"])
+    return parse(part, options["form"], *choices, options["mapping"], options["group_column"], keep_free)
 
 
 def main() -> None:
@@ -223,17 +229,18 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path)
     arguments.add_argument("--memory", type=int, required=True, help="what it may use, for the message")
+    arguments.add_argument("--keep-free", type=int, default=0, help="bytes of the disk that must stay free")
     options = arguments.parse_args()
     files = json.loads((options.directory / LIST).read_text())
     total = sum((options.directory / file["path"]).stat().st_size for file in files)
     try:
-        report({"result": parse_files(options.directory, files, ProgressReporter(total))})
+        report({"result": parse_files(options.directory, files, ProgressReporter(total), options.keep_free)})
     except UnreadableCorpus as refused:
         report({"failed": refused.report})
     except MemoryError:
         report({"failed": {"problems": [{"code": "out_of_memory", "limit_bytes": options.memory}]}})
     except OSError as error:
-        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+        report({"failed": {"problems": [storage_problem(error)]}})
 
 
 if __name__ == "__main__":
