@@ -13,6 +13,7 @@ from app.launcher.cli import cli
 from app.playground import failures
 from app.web.problem_types import PROBLEM_TYPES, http_problem
 from tests import api_document
+from tests.attack.rows import ATTACKS
 from trainer import limits
 from trainer.spec import recipe_names
 
@@ -55,6 +56,14 @@ def test_links_between_documents_resolve(root: Path) -> None:
         for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
             if not target.startswith(("http://", "https://", "mailto:")):
                 assert (document.parent / target).exists(), f"{document.name} points to {target}"
+
+
+def test_the_security_page_names_every_attack_and_no_other(root: Path) -> None:
+    cells = [
+        line.split("|")[4] for line in (root / "docs/security.md").read_text().splitlines() if line.startswith("|")
+    ]
+    named = {row for cell in cells[2:] for row in re.findall(r"[A-Z]\d+", cell.replace("R1 to R5", "R1 R2 R3 R4 R5"))}
+    assert named == {attack.row for attack in ATTACKS}
 
 
 def test_the_architecture_names_only_what_exists(root: Path) -> None:

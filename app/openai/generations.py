@@ -167,7 +167,7 @@ def _prepared(
     model = models.resolve(session, principal=principal, name=request.model)
     tasks: list[GenerationTask] = []
     for prompt in prompts:
-        fields = {**request.sampling(), **prompt}
+        fields = {**request.sampling(), **prompt, "stream": bool(request.stream)}
         first = service.prepare(session, principal=principal, model_id=model.source_id, **fields)
         for _number in range(request.n or 1):
             id_ = first.id if not tasks else new_id()

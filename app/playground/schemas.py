@@ -170,6 +170,7 @@ class GenerationTask(GenerationSettings):
     user_id: str = ""
     prompt_ids: list[int] = []  # in place of a prompt
     echo: bool = False  # whether the text begins with the prompt
+    stream: bool = True  # whether its reader is shown the text as it grows
     json_schema: dict[str, Any] | None = None  # that the text is valid JSON for
     tools: list[dict[str, Any]] | None = None  # for the chat template; calls are told apart from the text
     arguments: dict[str, Any] = {}  # of a look inside the model: the fields of its request

@@ -57,7 +57,7 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     """Check a request against the models that its sender may use. Raises PanelError."""
     if request.messages and request.prompt:
         raise bad_field("messages", "prompt_and_messages", _("Send either prompt or messages, not both."))
-    fields = request.model_dump(exclude={"checkpoint", "stream"})
+    fields = request.model_dump(exclude={"checkpoint"})
     return prepare(session, principal=principal, model_id=request.checkpoint, **fields)
 
 

@@ -5,8 +5,9 @@ threads the interpreter's lock, from every other client and from the probes, whi
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -19,7 +20,7 @@ from app.web.connections import CROWDED
 PROBES = ("/livez", "/readyz", "/version")
 MAX_ACTIVE = 4  # requests that are worked on at once
 ACTIVE_SECONDS = 0.2  # until its response begins; what takes longer waits for something, and keeps nobody waiting
-MAX_QUEUED = 1_000  # requests of one client; as many people may watch a job, behind one address
+MAX_OPEN = 1_500  # requests of one client, whether they wait, are worked on or are streams; a third of the connections
 MAX_USERS = 10_000  # whose credentials are remembered
 
 
@@ -28,6 +29,7 @@ class Admission:
 
     def __init__(self) -> None:
         self._num_active = 0
+        self._num_open: Counter[str] = Counter()  # by client
         self._waiting: dict[str, deque[asyncio.Future[None]]] = {}  # by client; the first client's turn is next
         self._users: dict[Credential, str] = {}  # the oldest first
 
@@ -51,8 +53,19 @@ class Admission:
             del self._users[next(iter(self._users))]
 
     def is_full(self, client: str) -> bool:
-        """Whether so many requests of a client wait that another one must be refused."""
-        return len(self._waiting.get(client, ())) >= MAX_QUEUED
+        """Whether a client has so many open requests that another one must be refused."""
+        return self._num_open[client] >= MAX_OPEN
+
+    @contextmanager
+    def counted(self, client: str) -> Iterator[None]:
+        """A block of a request of this client, which is open meanwhile."""
+        self._num_open[client] += 1
+        try:
+            yield
+        finally:
+            self._num_open[client] -= 1
+            if not self._num_open[client]:
+                del self._num_open[client]
 
     async def admit(self, client: str) -> "Turn":
         """Wait for the turn of a request of this client, which begins now."""
@@ -117,14 +130,15 @@ class AdmissionMiddleware:
             scope["state"][CROWDED] = True
             await self.app(scope, receive, send)
             return
-        turn = await admission.admit(client)
+        with admission.counted(client):
+            turn = await admission.admit(client)
 
-        async def send_and_end(message: Message) -> None:
-            turn.end()  # the rest may be a stream
-            await send(message)
+            async def send_and_end(message: Message) -> None:
+                turn.end()  # the rest may be a stream
+                await send(message)
 
-        try:
-            await self.app(scope, receive, send_and_end)
-        finally:
-            turn.end()
+            try:
+                await self.app(scope, receive, send_and_end)
+            finally:
+                turn.end()
         admission.remember(request)

@@ -4,10 +4,13 @@ uvicorn's protocol on httptools has none of these. Limits that need a request ar
 """
 
 import asyncio
+import json
+import secrets
 from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from app.web.problem_types import type_uri
 from app.web.security_headers import SECURITY_HEADERS
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request line and its headers; browsers send all cookies of a host
@@ -25,16 +28,18 @@ class RefusedError(Exception):
 class BoundedProtocol(HttpToolsProtocol):
     """A connection that cannot be kept open, or memory filled through it, without a request being answered.
 
-    Where the limit of connections is reached, the one that has waited longest without a request is closed for a new
-    one; so silent clients never keep others out.
+    Where the limit of connections is reached, one that waits for its client is closed for a new one: for a head, for
+    more of a body, or to be read. Of these it is the one that has waited longest. So clients that are silent or slow
+    never keep others out.
     """
 
     HEAD_SECONDS: ClassVar[float] = 10  # from the first byte of a head, or the connection, to its end
     UNREAD_SECONDS: ClassVar[float] = 120  # how long a client may leave its answer unread
     LINGER_SECONDS: ClassVar[float] = 2  # how long a refused client may go on sending, so that it sees the answer
     max_connections: ClassVar[int] = 4096
-    idle: ClassVar[dict["BoundedProtocol", None]] = {}  # connections without a request, the oldest first
+    idle: ClassVar[dict["BoundedProtocol", None]] = {}  # connections that wait for their client, the longest first
 
+    url = b""  # as far as it has been parsed
     _num_new = 0  # bytes of the present read that are no body
     _overhead = 0  # bytes of the message so far that are no body: its head, sizes of chunks, trailers
     _is_above_limit = False
@@ -78,6 +83,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self.send_400_response("The headers are too large.", 431)
         elif self._idle_timer is None and self._waits_for_head():
             self._begin_idle()
+        elif self._idle_timer is None and self._unread_timer is None:
+            self.idle.pop(self, None)
+            if self._waits_for_body():
+                self.idle[self] = None  # behind those that have sent nothing since
 
     def on_message_begin(self) -> None:
         """Count from here: what is left of the present read is the head of this message, or ends it."""
@@ -119,6 +128,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """The client does not read: close the connection unless it goes on in time."""
         super().pause_writing()
         if self._unread_timer is None:
+            self.idle.setdefault(self)
             self._unread_timer = self.loop.call_later(self.UNREAD_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
@@ -127,13 +137,17 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unread_timer is not None:
             self._unread_timer.cancel()
             self._unread_timer = None
+            if self._idle_timer is None and not self._waits_for_body():
+                self.idle.pop(self, None)
 
     def send_400_response(self, msg: str, status: int = 400) -> None:
         """Refuse what is no HTTP request, with the headers of every answer, and close the connection."""
         if self._is_refused:
             return
-        body = msg.encode()
-        headers = {**SECURITY_HEADERS, "Content-Type": "text/plain; charset=utf-8", "Content-Length": str(len(body))}
+        content_type, body = "text/plain; charset=utf-8", msg.encode()
+        if self.url.startswith(b"/api/"):
+            content_type, body = "application/problem+json", json.dumps(_problem(status, msg)).encode()
+        headers = {**SECURITY_HEADERS, "Content-Type": content_type, "Content-Length": str(len(body))}
         lines = [f"{name}: {value}\r\n".encode() for name, value in {**headers, "Connection": "close"}.items()]
         is_responding = not self._waits_for_head()
         if not is_responding or not self.cycle.response_started:
@@ -148,6 +162,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def _waits_for_head(self) -> bool:
         return not self.pipeline and (self.cycle is None or self.cycle.response_complete)
 
+    def _waits_for_body(self) -> bool:
+        """Whether the client must send more, which the application has not been slow to take."""
+        cycle = self.cycle
+        return cycle is not None and cycle.more_body and not cycle.response_complete and not self.flow.read_paused
+
     def _begin_idle(self, seconds: float | None = None) -> None:
         self._end_idle()
         self.idle[self] = None
@@ -158,6 +177,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
+
+
+def _problem(status: int, title: str) -> dict[str, Any]:
+    code = "headers_too_large" if status == 431 else "http_error"
+    ids = {"type": type_uri(code), "status": status, "code": code, "request_id": secrets.token_hex(6)}
+    return {**ids, "title": title, "errors": []}
 
 
 def protocol_with(**limits: Any) -> type[BoundedProtocol]:

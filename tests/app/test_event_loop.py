@@ -1,12 +1,14 @@
 """No async function calls what blocks: a database session, the broker, files, a sleep. One waiting would stop all.
 
 Calls are followed through the whole of `app/`: a function that calls one that blocks blocks too. What is passed to
-`to_thread.run_sync` or to a pool is a reference and no call.
+`to_thread.run_sync` or to a pool is a reference and no call; what is awaited does not block.
 """
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -35,7 +37,7 @@ BLOCKING = {
     "shutil.disk_usage",
 }
 BLOCKING_METHODS = {
-    *("commit", "scalar", "scalars", "begin_nested", "get_one", "flush"),  # of a session
+    *("commit", "execute", "scalar", "scalars", "begin_nested", "get_one", "flush"),  # of a session
     *("open", "read_text", "read_bytes", "write_text", "write_bytes", "mkdir", "unlink", "rename", "stat", "exists"),
     *("hash", "verify"),  # of passwords
 }
@@ -52,7 +54,7 @@ class Module:
         self.is_cached: set[str] = set()
         self._visit(tree, name)
 
-    def _visit(self, node: ast.AST, inside: str) -> None:
+    def _visit(self, node: ast.AST, inside: str, class_name: str = "") -> None:
         for child in ast.iter_child_nodes(node):
             name = inside
             if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
@@ -65,11 +67,13 @@ class Module:
                     self.is_cached.add(name)
             elif isinstance(child, ast.Lambda):
                 continue  # passed on: called elsewhere
-            elif isinstance(child, ast.Call):
+            elif isinstance(child, ast.Call) and not isinstance(node, ast.Await):
                 called = self.resolve(child.func)
                 if called:
                     self.calls[inside].add((called, child.lineno))
-            self._visit(child, name)
+                if method := own_method(child.func):
+                    self.calls[inside].add((f"{class_name}.{method}", child.lineno))
+            self._visit(child, name, name if isinstance(child, ast.ClassDef) else class_name)
 
     def resolve(self, function: ast.expr) -> str:
         """What a call names: a dotted path, or `.method` of an unknown object."""
@@ -84,6 +88,18 @@ class Module:
         return f".{parts[-1]}" if parts else f"{self.name}.{function.id}"
 
 
+def own_method(function: ast.expr) -> str:
+    """The method of its own class that a method calls, if any."""
+    if isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and function.value.id == "self":
+        return function.attr
+    return ""
+
+
+@cache
+def parsed(name: str, text: str) -> Module:
+    return Module(name, ast.parse(text))
+
+
 def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -94,7 +110,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
 
 def blocking_calls(sources: dict[str, str]) -> list[str]:
     """Every call from an async function of something that blocks, as `module.function:line calls name`."""
-    modules = [Module(name, ast.parse(text)) for name, text in sources.items()]
+    modules = [parsed(name, text) for name, text in sources.items()]
     calls = {caller: called for module in modules for caller, called in module.calls.items()}
     is_async = {name for module in modules for name in module.is_async}
     # What is cached is read once: settings, templates, catalogs.
@@ -137,6 +153,11 @@ PLANTED = {
     ),
     "the outbox": "from app.core import queue\nasync def start():\n    queue.flush_outbox()",
     "a sleep": "import time\nasync def start():\n    time.sleep(1)",
+    "a method": (
+        "class Page:\n    def read(self, path):\n        path.read_text()\n"
+        "    async def start(self):\n        self.read()"
+    ),
+    "a statement": "async def start(session):\n    session.execute('select 1')",
     "a file": "async def start(path):\n    return path.read_text()",
 }
 
@@ -144,7 +165,7 @@ PLANTED = {
 @pytest.mark.parametrize("kind", PLANTED)
 def test_a_planted_call_that_blocks_is_detected(kind: str) -> None:
     calls = blocking_calls({**app_sources(), "app.planted": PLANTED[kind]})
-    assert [call for call in calls if call.startswith("app.planted.start:")]
+    assert [call for call in calls if re.match(r"app\.planted\.(Page\.)?start:", call)]
 
 
 def test_what_is_passed_to_a_thread_is_no_call() -> None:

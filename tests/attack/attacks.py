@@ -7,12 +7,12 @@ from typing import Literal
 from tests.attack.target import Target
 
 Run = Callable[[Target], str]
-Other = Literal["job", "parse"]
+Other = Literal["job", "job,parse"]
 
 
 @dataclass(frozen=True)
 class Attack:
-    """A row of the table. `other` is what another user waits for meanwhile; after `seconds` the row has failed."""
+    """A row of the table. `other` are the works of another user meanwhile; after `seconds` the row has failed."""
 
     row: str
     what: str

@@ -24,8 +24,9 @@ _table = RowTable(
     "attacks had no effect on others",
     "Each attack hits a complete installation. Beside it a process asks for /livez every 50 ms, each time on a new "
     f"connection (p99 at most {MAX_PROBE_SECONDS * 1000:.0f} ms), and another user submits jobs, one after the "
-    "other, or uploads texts: the longest time until a node has started them, or they are parsed, is at most "
-    f"{MAX_WAIT_SECONDS:.0f} s; the next column is the longest time until a job trains. "
+    "other, and in the rows C uploads texts, too: the longest time until a node has started them, or they are parsed, "
+    f"is at most {MAX_WAIT_SECONDS:.0f} s; the next column is the longest time until a job trains. "
+    "The attacker's processes have a lower priority than those of the installation, as if they ran on another machine. "
     "No response has a status 5xx, except 503 with Retry-After and 507, or lacks the security headers. The memory of "
     "the web process is what it rose by; the last figure is that of the largest other process.",
     COLUMNS,

@@ -9,7 +9,8 @@ import httpx
 from tests.attack import hostile_models
 from tests.attack.attacks import attack
 from tests.attack.requests import check_escapes
-from tests.attack.target import Target, list_counts
+from tests.attack.target import Target, list_counts, slowly
+from tests.waiting import until
 
 MAX_PREVIEW_SECONDS = 15
 MAX_GENERATE_SECONDS = 60
@@ -76,13 +77,24 @@ def template_injections(target: Target) -> str:
 def template_bombs(target: Target) -> str:
     """Each is stopped in seconds."""
     with target.client(target.mallory, timeout=90) as client, ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(lambda template: preview(client, template), BOMBS * 2))
+        answers = list(threads.map(lambda template: answered(client, template), BOMBS))
+    statuses = Counter(response.status_code for response, _seconds in answers)
+    assert set(statuses) == {422}, statuses
     slowest = max(seconds for _response, seconds in answers)
-    in_full = [response for response, _seconds in answers if response.is_success and len(response.content) > 4_000_000]
-    assert not in_full, f"a response of {len(in_full[0].content) / 1e6:.0f} MB"
-    alone = max(seconds for response, seconds in answers if response.status_code not in (429, 503))
-    assert alone < MAX_PREVIEW_SECONDS * 8, f"a template ran for {alone:.0f} s"
-    return f"{target.list_statuses()}; the slowest waited and ran for {slowest:.1f} s"
+    assert slowest < MAX_PREVIEW_SECONDS * 8, f"a template ran for {slowest:.0f} s"
+    return f"{target.list_statuses()}; each template was stopped, the slowest waited and ran for {slowest:.1f} s"
+
+
+def answered(client: httpx.Client, template: str) -> tuple[httpx.Response, float]:
+    """Apply a template, again while others take all places; returns the response and its seconds."""
+    answers = []
+
+    def is_answered() -> bool:
+        answers[:] = [preview(client, template)]
+        return answers[0][0].status_code not in (429, 503)
+
+    until(slowly(is_answered), 200, "a place for a template")
+    return answers[0]
 
 
 @attack("K1", "tokenizers that grow texts, backtrack, do not fit; each is then asked for text", seconds=300)

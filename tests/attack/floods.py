@@ -161,6 +161,25 @@ def silent_connections(target: Target) -> str:
     return list_counts(many(target, number, client))
 
 
+@attack("F12", "5,000 logins without the end of their bodies")
+def unfinished_bodies(target: Target) -> str:
+    """New clients are answered all the time."""
+    number = min(5_000, psutil.Process().rlimit(psutil.RLIMIT_NOFILE)[0] - 200)
+    head = b"POST /login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+
+    async def client(target: Target, index: int) -> str:
+        reader, writer = await connect(target)
+        writer.write(head + b"x")
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HOLD_SECONDS):
+                answer = parse_head(await reader.read(4096))
+                return str(answer.status or "closed by the panel")
+        writer.close()
+        return "left"
+
+    return list_counts(many(target, number, client))
+
+
 # ---- accounts -------------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,6 @@
 """What others notice of an attack, measured by a process of its own: the time of probes, and of another user's work.
 
-`python -m tests.attack.sampler PORT TOKEN CORPUS job|parse` prints a line when it begins, measures until its input
+`python -m tests.attack.sampler PORT TOKEN CORPUS job[,parse]` prints a line when it begins, measures until its input
 ends, and prints its measurements as JSON.
 """
 
@@ -139,12 +139,13 @@ class OtherUser:
                 await asyncio.sleep(POLL_SECONDS)
 
 
-async def main(port: str, token: str, corpus: str, kind: str) -> None:
+async def main(port: str, token: str, corpus: str, kinds: str) -> None:
     """Measure until the input ends."""
     sampler = OtherUser(int(port), token, corpus)
     async with asyncio.TaskGroup() as group:
         group.create_task(sampler.probe_forever())
-        group.create_task(sampler.work_forever(kind))
+        for kind in kinds.split(","):
+            group.create_task(sampler.work_forever(kind))
         sys.stdout.write("begin\n")
         sys.stdout.flush()
         await asyncio.to_thread(sys.stdin.read)

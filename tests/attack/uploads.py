@@ -91,7 +91,7 @@ def shapes() -> Iterator[tuple[str, bytes]]:
     yield "accents.txt", ("a" + "\u0301" * 100_000).encode() * 10
 
 
-@attack("C1", "150,000 bad lines, as JSON, as records and as a table", seconds=150, other="parse")
+@attack("C1", "150,000 bad lines, as JSON, as records and as a table", seconds=150, other="job,parse")
 def bad_lines(target: Target) -> str:
     """Each is rejected in seconds: the time is linear in the bytes."""
     slowest = 0.0
@@ -113,7 +113,7 @@ def bad_lines(target: Target) -> str:
     "C2",
     "depth, endless lines, zeros, noise, quotes, columns, keys, infinities, surrogates",
     seconds=240,
-    other="parse",
+    other="job,parse",
 )
 def hostile_corpora(target: Target) -> str:
     """Each is parsed or rejected with a sentence."""
@@ -135,7 +135,9 @@ def hostile_corpora(target: Target) -> str:
     return f"{list_counts(states)}; the slowest, {slowest[0]}, took {slowest[1]:.1f} s"
 
 
-@attack("C3", "200 corpora at once, 20 of them of 10 MB, all deleted while they are parsed", seconds=150, other="parse")
+@attack(
+    "C3", "200 corpora at once, 20 of them of 10 MB, all deleted while they are parsed", seconds=150, other="job,parse"
+)
 def many_corpora(target: Target) -> str:
     """Another user's parse starts at once, and no process outlives its corpus."""
     ids = []

@@ -45,10 +45,11 @@ from worker.inference.models import GenerationRefused, Models, SandboxedModel
 
 log = logging.getLogger(__name__)
 
-NICENESS = 14  # added to that of the worker: beside a training it gets a 23rd of a processor
+NICENESS = 17  # added to that of the worker: beside a training it gets a 45th of a processor
 MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
 MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
 PIECE_SECONDS = 0.04  # the tokens of so long are decoded and sent together, after the first one
+WHOLE_PIECE_SECONDS = 1.0  # the same where nobody sees the text before its end: each message costs a training time
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -117,7 +118,8 @@ def _generate(model: SandboxedModel, task: GenerationTask) -> Iterator[Generatio
     try:
         if task.echo:
             yield _echo(model, task, prompt)
-        batches = generation.batches(model.is_stopped, PIECE_SECONDS)
+        is_seen = task.stream or task.stop  # what follows a text to stop at is generated in vain
+        batches = generation.batches(model.is_stopped, PIECE_SECONDS if is_seen else WHOLE_PIECE_SECONDS)
         decoder: TokenDecoder = model.decoder(prompt)
         if calls is not None:
             decoder = MarkedDecoder(lambda: model.decoder(prompt), model.constant("tool_marks"))

@@ -167,10 +167,10 @@ def test_a_request_that_is_cancelled_passes_its_turn_on() -> None:
     run(test)
 
 
-def test_requests_beyond_the_queue_of_their_client_are_refused_and_others_are_not(
+def test_requests_beyond_the_share_of_their_client_are_refused_and_those_of_others_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(admission, "MAX_QUEUED", 3)
+    monkeypatch.setattr(admission, "MAX_OPEN", 5)
 
     async def test(requests: Requests) -> None:
         for number in range(6):
@@ -178,6 +178,24 @@ def test_requests_beyond_the_queue_of_their_client_are_refused_and_others_are_no
         requests.send("other", "192.0.2.2")
         await settled()
         assert requests.refused == ["flood 5"]
+        await requests.answer("flood 0")
+        requests.send("next", "192.0.2.1")
+        await settled()
+        assert requests.refused == ["flood 5"], "one has ended"
+
+    run(test)
+
+
+def test_streams_count_for_the_share_of_their_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_OPEN", 3)
+    monkeypatch.setattr(admission, "ACTIVE_SECONDS", 0)
+
+    async def test(requests: Requests) -> None:
+        for number in range(4):
+            requests.send(f"stream {number}", "192.0.2.1")
+            await asyncio.sleep(0.01)
+        assert requests.begun == ["stream 0", "stream 1", "stream 2"], "none waits any more"
+        assert requests.refused == ["stream 3"]
 
     run(test)
 

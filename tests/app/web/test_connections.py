@@ -1,5 +1,6 @@
 """Limits of connections: no client keeps one, or memory, by sending slowly, endlessly or nothing at all."""
 
+import json
 import re
 import socket
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi import FastAPI
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from app.launcher import up
@@ -20,6 +21,7 @@ from app.web import middleware
 from app.web.connections import MAX_HEAD_BYTES, MAX_PARSED_HEADERS, MAX_PIPELINED, RESERVED, BoundedProtocol
 from app.web.errors import install_errors
 from app.web.middleware import SecurityMiddleware
+from app.web.problem_types import PROBLEM_TYPES
 from app.web.security_headers import SECURITY_HEADERS
 from app.web.server import create_server
 from tests.waiting import until
@@ -29,15 +31,21 @@ PATIENCE = 20.0  # seconds until a test gives up
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer the length of the body, after all of it came; or, at /large, 32 MiB."""
+    """Answer the length of the body, after all of it came; or, at /large, 32 MiB; or, at /busy, nothing."""
     if scope["type"] != "http":
         return
     num_bytes, message = 0, {"more_body": True}
     while message.get("more_body"):
         message = dict(await receive())
         num_bytes += len(message.get("body", b""))
-    answer = bytes(32 * 2**20) if scope["path"] == "/large" else str(num_bytes)
-    await PlainTextResponse(answer)(scope, receive, send)
+    if scope["path"] == "/busy":
+        while message["type"] != "http.disconnect":
+            message = dict(await receive())
+        return
+    if scope["path"] == "/large":
+        await StreamingResponse(iter([bytes(2**20)] * 32))(scope, receive, send)
+    else:
+        await PlainTextResponse(str(num_bytes))(scope, receive, send)
 
 
 @contextmanager
@@ -179,8 +187,38 @@ def test_above_the_limit_silent_connections_give_way() -> None:
         assert received(silent[0]) == "", "the oldest was closed"
 
 
+def test_above_the_limit_connections_with_incomplete_bodies_give_way() -> None:
+    with serving(max_connections=5) as connect:
+        waiting, probe = [connect() for _n in range(4)], connect()
+        for connection in waiting:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nx")
+        for part in (b"", b"x"):
+            waiting[0].sendall(part)  # the second one has been silent longest then
+            probe.sendall(REQUEST)
+            assert probe.recv(1000).startswith(b"HTTP/1.1 200"), "what was sent before has arrived"
+        other = connect()
+        other.sendall(REQUEST.replace(b"livez", b"jobs"))
+        assert other.recv(100).startswith(b"HTTP/1.1 200")
+        assert received(waiting[1]) == ""
+        waiting[0].sendall(b"x" * 8)
+        assert waiting[0].recv(1000).endswith(b"10"), "it is answered"
+
+
+def test_above_the_limit_connections_with_unread_answers_give_way() -> None:
+    with serving(max_connections=5) as connect:
+        for _n in range(5):
+            connect().sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+        def is_answered() -> bool:
+            other = connect()
+            other.sendall(REQUEST.replace(b"livez", b"jobs"))
+            return other.recv(100).startswith(b"HTTP/1.1 200")
+
+        until(is_answered, PATIENCE, "an answer, once the others fill their buffers")
+
+
 def test_above_the_limit_of_busy_connections_only_probes_are_answered() -> None:
-    busy = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n"
+    busy = b"GET /busy HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with serving(max_connections=5) as connect:
         for _n in range(6):
             connect().sendall(busy)
@@ -194,6 +232,24 @@ def test_above_the_limit_of_busy_connections_only_probes_are_answered() -> None:
         assert re.search(r"retry-after: \d", answer, re.IGNORECASE)
         beyond = [connect() for _n in range(RESERVED + 10)]
         assert received(beyond[0]) == "", "silent ones give way here too"
+
+
+@pytest.mark.parametrize("path", ["/api/v1/jobs", "/jobs"])
+def test_what_no_request_came_of_is_refused_in_the_form_of_its_address(path: str) -> None:
+    heads = {431: "X: y\r\n" * (MAX_PARSED_HEADERS + 1), 400: "no header\r\n"}
+    with serving() as connect:
+        for status, headers in heads.items():
+            connection = connect()
+            connection.sendall(f"GET {path} HTTP/1.1\r\n{headers}\r\n".encode())
+            answer = received(connection)
+            assert_refused(answer, status)
+            if path == "/jobs":
+                assert "content-type: text/plain" in answer.lower()
+                continue
+            assert "content-type: application/problem+json" in answer.lower()
+            problem = json.loads(answer.partition("\r\n\r\n")[2])
+            assert status in PROBLEM_TYPES[problem["code"]][0]
+            assert (problem["status"], bool(problem["title"]), problem["errors"]) == (status, True, [])
 
 
 @pytest.mark.parametrize(

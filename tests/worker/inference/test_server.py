@@ -116,6 +116,21 @@ def test_the_text_is_that_of_a_tokenizer_in_the_same_process(models: Models, pla
     assert text == loaded.tokenizer.decode(expected[0, len(loaded.encode(REQUEST["prompt"])) :]) != ""
 
 
+def test_a_text_that_is_not_streamed_needs_two_messages(
+    models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "WHOLE_PIECE_SECONDS", 3600.0)
+    monkeypatch.setattr(server, "PIECE_SECONDS", 0.0)
+
+    def pieces(**fields: Any) -> list[str]:
+        messages = ServerRequest(models, plain, max_tokens=40, **fields).messages()
+        return [message["text"] for message in messages if message["event"] == "piece"]
+
+    seen, whole, stopping = pieces(), pieces(stream=False), pieces(stream=False, stop=["\n\n\n"])
+    assert "".join(seen) == "".join(whole) == "".join(stopping) != ""
+    assert len(whole) <= 2 < min(len(seen), len(stopping))
+
+
 def test_what_a_tokenizer_always_answers_is_asked_once(
     models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
