@@ -1,6 +1,7 @@
 """What the text of a job is enough for before it is tokenized: its sequences, and the tokens of a new vocabulary."""
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +46,20 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
             "tokens. Choose more text or a sequence length of at most {largest}.",
             num_bytes,
             length=spec.sequence_length,
-            largest=max(0, (most_tokens - 1) // 2),
+            largest=_longest(spec, most_tokens),
         )
         error = bad_field("sequence_length", "data_short", message)
         error.changes = _shorter(spec, num_bytes / MAX_BYTES_PER_TOKEN)
         raise error
+
+
+def _longest(spec: TrainSpec, num_tokens: int) -> int:
+    """The longest sequences, shorter than those of the spec, for which so many tokens are enough; 0 if none are."""
+    lengths = range(SMALLEST_LENGTH, spec.sequence_length)
+    number = bisect_right(
+        lengths, num_tokens, key=lambda length: num_needed_tokens(spec.model_copy(update={"sequence_length": length}))
+    )
+    return lengths[number - 1] if number else 0
 
 
 def _shorter(spec: TrainSpec, num_tokens: float) -> dict[str, Any]:
@@ -105,10 +115,11 @@ def _new_vocabulary(
     twice yields almost one for two bytes. Of the texts measured, the Bible yields one for 19 bytes of 20 kB and for 127
     of 1 MB, Chinese reviews one for 20 of 3 MB.
     """
-    automatic, usual = choose_vocab_size(num_bytes), math.floor(USUAL_VOCABULARY * math.sqrt(num_bytes))
+    automatic, smallest = choose_vocab_size(num_bytes), smallest_vocabulary(spec.model_type)
+    usual = max(smallest, math.floor(USUAL_VOCABULARY * math.sqrt(num_bytes)))
     most = spec.vocab_size or automatic
     limit = training_data.vocab_limit(session, principal, spec, corpora)
-    limits = TextLimits(min(most, limit or smallest_vocabulary(spec.model_type) + num_bytes // 2), [], {})
+    limits = TextLimits(min(most, limit or smallest + num_bytes // 2), [], {})
     if limit is not None and limit < most:
         limits.notes.append(messages.message(MESSAGES, "vocab_counted", largest=limit))
     elif most > usual:

@@ -23,6 +23,7 @@ from tests.app.jobs import factories, saved_checkpoints
 from tests.app.jobs.html_form import HtmlForm
 from tests.users import Person
 from trainer import events
+from trainer.families import smallest_vocabulary
 from trainer.run_dir import RunDir
 from trainer.spec import TrainSpec
 
@@ -239,7 +240,18 @@ def test_a_vocabulary_that_the_text_may_not_yield_is_noted_and_one_that_was_coun
         counted = alice.post("/jobs/plan", data={**data, "vocab_size": asked}).text
         assert "The vocabulary has 290 tokens: an earlier job has counted" in counted
         assert re.search(r"<dt>Vocabulary</dt>\s*<dd[^>]*>290<", counted)
-    assert "all that the text yields of 1,024" in alice.get(f"/jobs/{job_id}").text
+    assert "the limit was 1,024" in alice.get(f"/jobs/{job_id}").text
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.spec = job.spec.model_copy(update={"tokenizer": "another"})
+    assert "the limit was" not in alice.get(f"/jobs/{job_id}").text, "the text did not decide it"
+
+
+def test_a_short_text_is_told_no_smaller_vocabulary_than_any_has(alice: TestClient, alice_user: Person) -> None:
+    factories.node()
+    corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 8, name="Little")
+    noted = alice.post("/jobs/plan", data={**FORM, "corpora": corpus, "sequence_length": "16"}).text
+    assert f"yields about {smallest_vocabulary('llama')}." in noted
 
 
 def test_a_text_that_is_too_short_for_its_sequences_is_noted_or_refused_with_what_fits(
@@ -257,6 +269,23 @@ def test_a_text_that_is_too_short_for_its_sequences_is_noted_or_refused_with_wha
         assert fix_of(answer) == "sequence_length=32"
         fixed = alice.post("/jobs/plan", data={**data, "fix": fix_of(answer)}).text
         assert ("may have fewer tokens" in fixed, HtmlForm.of(fixed).has_plan) == (False, True)
+    both = alice.post("/jobs/plan", data={**data, "sequence_length": "128", "vocab_size": "20000"}).text
+    assert fix_of(both) == "vocab_size=auto&sequence_length=32"
+    assert "Let the corpus size decide" not in both, "it changes more than that"
+
+
+@pytest.mark.parametrize("recipe", ["tiny", "tiny-bert", "tiny-t5"])
+def test_the_length_that_a_refusal_names_is_accepted_and_the_next_one_is_not(
+    alice: TestClient, alice_user: Person, recipe: str
+) -> None:
+    factories.node()
+    corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 7, name="Short")
+    data = {**FORM, "recipe": recipe, "corpora": corpus}
+    refused = alice.post("/jobs/plan", data={**data, "sequence_length": "512"}).text
+    largest = int(re.findall(r"at most (\d+)", HtmlForm.of(refused).errors["sequence_length"])[0])
+    for length, is_refused in ((largest, False), (largest + 1, True)):
+        answer = alice.post("/jobs/plan", data={**data, "sequence_length": str(length)}).text
+        assert ("sequence_length" in HtmlForm.of(answer).errors) == is_refused
 
 
 def test_a_corpus_that_the_recipe_cannot_use_is_deselected(alice: TestClient, corpus: str) -> None:
