@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import retention_reasons
 from app.checkpoints.conditions import usable_of
-from app.core import audit_log, background_tasks, labels, sharing, storage
+from app.core import audit_log, background_tasks, db, labels, sharing, storage
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError
 from app.core.i18n import _
@@ -22,7 +22,7 @@ from app.core.json_shapes import StoredFile
 from app.core.labels import LabelChanges
 from app.core.model_base import new_id
 from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Job
-from app.core.principal import Principal, not_found, own, visible, visible_to
+from app.core.principal import Principal, not_found, own, visible, visible_parts, visible_to
 from trainer.run_dir import MANIFEST
 
 CHUNK_BYTES = 1 << 20
@@ -227,7 +227,7 @@ def list_checkpoints(
     if job_id is not None:
         query = query.where(Checkpoint.job_id == job_id)
     if search:
-        query = query.where(or_(labels.matches(Checkpoint, search), _is_of_job_named(session, search)))
+        query = query.where(or_(labels.matches(Checkpoint, search), _is_of_job_named(session, principal, search)))
     if tag:
         query = query.where(labels.has_tag(Checkpoint, tag))
     if pinned is not None:
@@ -235,11 +235,14 @@ def list_checkpoints(
     return sharing.listed(session, principal, query, Checkpoint, _ORDERS.get(order), limit, after, owner)
 
 
-def _is_of_job_named(session: Session, search: str) -> ColumnElement[bool]:
+def _is_of_job_named(session: Session, principal: Principal, search: str) -> ColumnElement[bool]:
     """Whether a text is a part of the name of a checkpoint's job. A few such jobs are looked up by an index; of many,
     the first checkpoints of a list soon have one.
     """
-    ids = session.scalars(select(Job.id).where(labels.is_named(Job, search)).limit(MAX_NAMED_JOBS + 1)).all()
+    db.plan_each_time(session)
+    shared = select(Checkpoint.job_id).where(visible_parts(Checkpoint, principal)["shared"])
+    may_see = or_(visible_to(Job.owner_id, principal), Job.id.in_(shared))
+    ids = session.scalars(select(Job.id).where(labels.is_named(Job, search), may_see).limit(MAX_NAMED_JOBS + 1)).all()
     return Checkpoint.job_id.in_(ids) if len(ids) <= MAX_NAMED_JOBS else _JOB_NAME.icontains(search, autoescape=True)
 
 

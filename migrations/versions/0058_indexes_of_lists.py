@@ -49,11 +49,13 @@ ORDERS = {"name": "lower(name)", "listed_loss": "listed_loss", "state": "state"}
 
 def upgrade() -> None:
     op.execute(FUNCTIONS)
-    op.execute(
-        f"ALTER TABLE job ADD COLUMN listed_loss double precision NOT NULL GENERATED ALWAYS AS ({LISTED_LOSS}) STORED"
-    )
-    for table, texts in SEARCH_COLUMNS.items():
-        if table != "job":  # which has it
+    for table in sorted(SEARCH_COLUMNS, key=lambda table: table == "job"):  # the last one is locked for the least time
+        if table == "job":
+            op.execute(
+                "ALTER TABLE job ADD COLUMN listed_loss double precision NOT NULL"
+                f" GENERATED ALWAYS AS ({LISTED_LOSS}) STORED"
+            )
+        else:
             op.execute(f"CREATE INDEX ix_{table}_owner_id_id ON {table} (owner_id, id)")
             op.execute(f"DROP INDEX ix_{table}_owner_id")
         op.execute(
@@ -61,7 +63,7 @@ def upgrade() -> None:
             " WHERE tags <> '[]' AND deleted_at IS NULL"
         )
         op.execute(f"CREATE INDEX ix_{table}_tags ON {table} USING gin (tags jsonb_path_ops)")
-        grams = f"search_grams(ARRAY[{texts}], tags)"
+        grams = f"search_grams(ARRAY[{SEARCH_COLUMNS[table]}], tags)"
         op.execute(f"CREATE INDEX ix_{table}_search ON {table} USING gin ({grams}) WITH (fastupdate = off)")
     for name, value in ORDERS.items():
         op.execute(f"CREATE INDEX ix_job_owner_id_{name} ON job (owner_id, {value}, id)")

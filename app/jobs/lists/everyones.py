@@ -47,6 +47,7 @@ def list_jobs(
     session: Session, *, search: str = "", is_open: bool = False, limit: int = 50, after: str | None = None
 ) -> tuple[list[EveryonesJob], str | None]:
     """Everybody's jobs, newest first, and the cursor of the next page."""
+    db.plan_each_time(session)
     query = select(Job).where(Job.deleted_at.is_(None))
     if is_open:
         query = query.where(Job.state.in_([state for state in STATES if state not in TERMINAL]))

@@ -247,7 +247,7 @@ def test_a_vocabulary_that_the_text_may_not_yield_is_noted_and_one_that_was_coun
     assert "the limit was" not in alice.get(f"/jobs/{job_id}").text, "the text did not decide it"
 
 
-def test_a_short_text_is_told_no_smaller_vocabulary_than_any_has(alice: TestClient, alice_user: Person) -> None:
+def test_the_note_on_a_short_text_names_a_vocabulary_that_is_possible(alice: TestClient, alice_user: Person) -> None:
     factories.node()
     corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 8, name="Little")
     noted = alice.post("/jobs/plan", data={**FORM, "corpora": corpus, "sequence_length": "16"}).text

@@ -7,11 +7,12 @@ import pytest
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
+from app.checkpoints import service as checkpoints
 from app.core import db, storage
 from app.core.models import Checkpoint, Corpus, Job
 from app.core.share_models import Share
 from app.corpora import service as corpora
-from tests import users
+from tests import statements, users
 from tests.app.core.test_principal import WITH_ID, fingerprint
 from tests.app.jobs import factories
 from tests.app.trash.test_trash import KINDS, STEPS, stored_corpus, stored_model
@@ -142,6 +143,20 @@ def test_nothing_of_it_is_changed_by_others(
     assert fingerprint() == before
 
 
+def test_a_search_of_checkpoints_looks_up_no_jobs_that_the_user_may_not_see(
+    alice: TestClient, alice_user: Person, bob_user: Person, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "MAX_NAMED_JOBS", 1)
+    _job_id, checkpoint_id = factories.finished(alice_user, factories.corpus(alice_user), name="ballad", **STEPS)
+    for _n in range(3):
+        factories.submitted(bob_user, factories.corpus(bob_user), name="ballad")
+    with statements.record() as sent:
+        answer = alice.get("/api/v1/checkpoints?q=ballad").json()
+    assert [row["id"] for row in answer["data"]] == [checkpoint_id]
+    lists = [text for text, _parameters in sent if text.startswith("SELECT checkpoint") and "job.name" in text]
+    assert not lists, "it compares the names of jobs one by one"
+
+
 def test_a_job_is_shared_with_its_checkpoints_and_a_checkpoint_without_its_job(
     alice: TestClient, bob: TestClient, alice_user: Person
 ) -> None:
@@ -151,6 +166,7 @@ def test_a_job_is_shared_with_its_checkpoints_and_a_checkpoint_without_its_job(
     page = bob.get(f"/checkpoints/{checkpoint_id}").text
     assert "saga" in page
     assert f'href="/jobs/{job_id}"' not in page
+    assert [row["id"] for row in bob.get("/api/v1/checkpoints?q=saga").json()["data"]] == [checkpoint_id]
     share(alice, checkpoint_id)
     share(alice, job_id, "Bob")
     assert statuses(f"/api/v1/checkpoints/{checkpoint_id}", bob) == [200]
