@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from app.web.problem_types import type_uri
+from app.web.problem_types import http_problem, problem
 from app.web.security_headers import SECURITY_HEADERS
 
 MAX_HEAD_BYTES = 32 * 1024  # of a request line and its headers; browsers send all cookies of a host
@@ -146,7 +146,8 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         content_type, body = "text/plain; charset=utf-8", msg.encode()
         if self.url.startswith(b"/api/"):
-            content_type, body = "application/problem+json", json.dumps(_problem(status, msg)).encode()
+            refusal = problem(http_problem(status, msg, {}), [], secrets.token_hex(6))
+            content_type, body = "application/problem+json", json.dumps(refusal).encode()
         headers = {**SECURITY_HEADERS, "Content-Type": content_type, "Content-Length": str(len(body))}
         lines = [f"{name}: {value}\r\n".encode() for name, value in {**headers, "Connection": "close"}.items()]
         is_responding = not self._waits_for_head()
@@ -177,12 +178,6 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._idle_timer is not None:
             self._idle_timer.cancel()
             self._idle_timer = None
-
-
-def _problem(status: int, title: str) -> dict[str, Any]:
-    code = "headers_too_large" if status == 431 else "http_error"
-    ids = {"type": type_uri(code), "status": status, "code": code, "request_id": secrets.token_hex(6)}
-    return {**ids, "title": title, "errors": []}
 
 
 def protocol_with(**limits: Any) -> type[BoundedProtocol]:

@@ -24,7 +24,7 @@ from app.core.principal import not_found
 from app.web import auth
 from app.web.openai_errors import is_openai, openai_error_response
 from app.web.pages import render
-from app.web.problem_types import http_problem, type_uri
+from app.web.problem_types import http_problem, problem
 from app.web.unread import count_unread
 from trainer.spec_errors import MESSAGES, SpecError
 
@@ -60,14 +60,7 @@ def error_response(request: Request, error: PanelError) -> Response:
     if is_openai(request.url.path):
         return openai_error_response(error)
     if _is_for_programs(request.url.path):
-        body: dict[str, Any] = {
-            "type": type_uri(error.code),
-            "status": error.status,
-            "code": error.code,
-            "title": error.message,
-            "errors": [{"field": f.field, "message": f.message} for f in error.fields[:MAX_ERRORS]],
-            "request_id": request.state.id,
-        }
+        body = problem(error, error.fields[:MAX_ERRORS], request.state.id)
         return JSONResponse(body, error.status, error.headers, media_type="application/problem+json")
     if error.status == 401:
         query = f"?next={quote(request.url.path)}" if request.method == "GET" and request.url.path != "/" else ""

@@ -1,8 +1,9 @@
 """Every code of an error response: the HTTP statuses it comes with, and what it means. docs/api.md lists them."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from app.core.errors import PanelError
+from app.core.errors import FieldError, PanelError
 
 PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # any request
@@ -347,6 +348,18 @@ def type_uri(code: str) -> str:
     return f"/api/problems/{code}"
 
 
+def problem(error: PanelError, fields: Sequence[FieldError], request_id: str) -> dict[str, Any]:
+    """The body of an error response (RFC 9457), with the wrong fields that it names."""
+    return {
+        "type": type_uri(error.code),
+        "status": error.status,
+        "code": error.code,
+        "title": error.message,
+        "errors": [{"field": field.field, "message": field.message} for field in fields],
+        "request_id": request_id,
+    }
+
+
 def errors(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that can answer these codes besides those that the OpenAPI document adds itself."""
     described: dict[int | str, dict[str, Any]] = {}
@@ -360,6 +373,6 @@ def errors(*codes: str) -> dict[int | str, dict[str, Any]]:
 
 def http_problem(status: int, message: str, headers: dict[str, str]) -> PanelError:
     """The error for a status that the web framework raised."""
-    codes = {404: "address_unknown", 405: "method_not_allowed", 408: "body_slow", 413: "body_too_large", 503: "busy"}
-    code = codes.get(status, "http_error")
-    return PanelError(status, code, message, headers=headers)
+    codes = {404: "address_unknown", 405: "method_not_allowed", 408: "body_slow", 413: "body_too_large"}
+    codes |= {431: "headers_too_large", 503: "busy"}
+    return PanelError(status, codes.get(status, "http_error"), message, headers=headers)

@@ -98,10 +98,10 @@ def compared(facts: JobFacts, history: Sequence[JobEvent]) -> list[Comparison]:
 
 def _startup_seconds(history: Sequence[JobEvent]) -> float | None:
     """What passed from the start of the first attempt to its first step; None if it did not get there."""
-    started = [event for event in history if event.reason in ("claimed", "first_step")][:2]
-    if [event.reason for event in started] != ["claimed", "first_step"]:
+    events = [event for event in history if event.reason in ("claimed", "first_step")][:2]
+    if [event.reason for event in events] != ["claimed", "first_step"]:
         return None
-    return (started[1].at - started[0].at).total_seconds()
+    return (events[1].at - events[0].at).total_seconds()
 
 
 def _comparison(title: str, estimate: PlannedEstimate, actual: float) -> Comparison:

@@ -53,7 +53,7 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
         raise error
 
 
-def _longest(spec: TrainSpec, num_tokens: int) -> int:
+def _longest(spec: TrainSpec, num_tokens: float) -> int:
     """The longest sequences, shorter than those of the spec, for which so many tokens are enough; 0 if none are."""
     lengths = range(SMALLEST_LENGTH, spec.sequence_length)
     number = bisect_right(
@@ -64,13 +64,8 @@ def _longest(spec: TrainSpec, num_tokens: int) -> int:
 
 def _shorter(spec: TrainSpec, num_tokens: float) -> dict[str, Any]:
     """The change to the longest sequences, a power of two, for which so many tokens are enough; empty if none are."""
-    length = 1 << (spec.sequence_length - 1).bit_length()
-    while length > SMALLEST_LENGTH:
-        length //= 2
-        changes = {"sequence_length": length}
-        if num_needed_tokens(spec.model_copy(update=changes)) <= num_tokens:
-            return changes
-    return {}
+    longest = _longest(spec, num_tokens)
+    return {"sequence_length": 1 << (longest.bit_length() - 1)} if longest else {}
 
 
 @dataclass(frozen=True)
