@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help up demo join test test-fast fuzz lint types bench faults attack soak
+.PHONY: help up demo join test test-fast fuzz lint types bench faults attack soak newcomer
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -70,6 +70,10 @@ attack: $(DEVELOP) ## Attack an installation by all that it must withstand; writ
 
 soak: $(DEVELOP) ## Use, faults and attacks at random for MINUTES (60); write docs/measurements/soak.md
 	@SOAK_TABLE=docs/measurements/soak.md exec $(BIN)/python -m pytest -m soak --capture=no tests/attack
+
+newcomer: $(DEVELOP) ## Go from a link to a right answer in two languages and without a network, and print clicks and seconds
+	@$(BIN)/python -m tests.chromium
+	@exec $(BIN)/python -m pytest -m newcomer tests/browser
 
 bench: $(DEVELOP) ## Measure; each figure stands beside its yardstick from the same run
 	@for script in bench/*.py; do echo "== $$script"; PYTHONPATH=. $(BIN)/python "$$script"; done

@@ -65,7 +65,7 @@ def checked_page(context: BrowserContext) -> Iterator[Page]:
     assert errors == []
 
 
-def finished_job(stack: Stack, **fields: Any) -> str:
+def finished_job(stack: Stack, seconds: float = 180, **fields: Any) -> str:
     """The ID of a job of Alice's with these fields besides SMALL, once it has succeeded."""
     client = stack.client
 
@@ -80,7 +80,7 @@ def finished_job(stack: Stack, **fields: Any) -> str:
         assert job["state"] != "failed", job["failure"]
         return bool(job["state"] == "succeeded")
 
-    until(has_succeeded, 180, "the end of the job")
+    until(has_succeeded, seconds, "the end of the job")
     return str(job_id)
 
 
