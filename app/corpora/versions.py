@@ -83,20 +83,24 @@ def change(principal: Principal, corpus_id: str, upload_ids: Sequence[str], remo
             raise bad_field("uploads", "version_same", _("The new version would have the same files."))
         newest = select(func.max(Corpus.version)).where(Corpus.lineage_id == base.lineage_id)
         version = (session.scalar(newest) or 0) + 1
-        progress = read_options(base)
+        progress = parse_options(base)
         corpus = Corpus(lineage_id=base.lineage_id, version=version, name=base.name, progress=progress)
         return corpus, list(files.values())
 
     return _make(principal, upload_ids, describe)
 
 
-def read_options(base: Corpus) -> ParseReport:
-    """How another version reads the files that it has of this one."""
-    options = {
-        name: getattr(base.progress, name) for name in ("kind", "mapping", "skip_bad", "bad_bytes", "bad_bytes_by_file")
-    }
-    # The file that a recipe made has no column of groups.
-    return ParseReport(**options, group_column=base.progress.group_column if base.cleaning is None else None)
+def parse_options(base: Corpus) -> ParseReport:
+    """How another version parses the files that it has of this one."""
+    report = base.progress
+    return ParseReport(
+        kind=report.kind,
+        mapping=report.mapping,
+        group_column=report.group_column if base.cleaning is None else None,  # a file that a recipe made has none
+        skip_bad=report.skip_bad,
+        bad_bytes=report.bad_bytes,
+        bad_bytes_by_file=report.bad_bytes_by_file,
+    )
 
 
 def _uploaded(upload: Upload, encoding: str | None) -> NewFile:

@@ -69,7 +69,7 @@ def _record(
             name=base.name,
             lineage_id=base.lineage_id,
             version=(session.scalar(newest) or 0) + 1,
-            progress=versions.read_options(base),
+            progress=versions.parse_options(base),
         )
         kept = [file for file in corpora.list_files(session, base.id) if file.filename != filename]
         versions.link(corpus_id, [storage.corpus_file(base.id, file.position) for file in kept])

@@ -4,7 +4,7 @@ import { RequestRefused } from "./api.js";
 import { post } from "./sse.js";
 
 /**
- * @typedef {{ id: number, text: string, logprob: number }} TokenProbability
+ * @typedef {{ id: number, text: string, bytes?: number[], logprob: number }} TokenProbability
  * @typedef {TokenProbability & { top: TokenProbability[] }} GeneratedToken
  * @typedef {{ text: string, num_tokens: number, tokens?: GeneratedToken[] }} Piece
  * @typedef {{ finish_reason: string, num_tokens: number, tokens_per_second: number, seed: number }} Outcome

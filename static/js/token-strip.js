@@ -17,7 +17,10 @@ const ESCAPED_BYTE = /\\x([89a-f][0-9a-f])/g; // as answers write what forms no 
  * The text of a token, with bytes that form no character as vocabularies of single bytes name them: <0xE5>.
  * @param {string} text
  */
-const namedBytes = (text) => text.replace(ESCAPED_BYTE, (_found, digits) => `<0x${digits.toUpperCase()}>`);
+const namedBytes = (text) => text.replace(ESCAPED_BYTE, (_found, digits) => byteName(Number.parseInt(digits, 16)));
+
+/** @param {number} byte from 128 on */
+export const byteName = (byte) => `<0x${byte.toString(16).toUpperCase()}>`;
 
 /**
  * How the text of a token is shown: with signs for what is invisible.

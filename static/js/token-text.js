@@ -3,6 +3,7 @@
 
 import { closest, find, findAll } from "./dom.js";
 import { percent } from "./format.js";
+import { byteName } from "./token-strip.js";
 
 /** @import { GeneratedToken, Piece, TokenProbability } from "./generate.js" */
 
@@ -190,7 +191,7 @@ function showCard(span, token) {
   current?.classList.remove("current");
   current = span;
   span.classList.add("current");
-  find(element, "[data-token]").textContent = visible(token.text);
+  find(element, "[data-token]").textContent = visible(token);
   find(element, "[data-percent]").textContent = percent(Math.exp(token.logprob));
   find(element, "[data-hint]").hidden = !token.top.length || !pick;
   find(element, "[data-alternatives]").replaceChildren(...token.top.map((other) => alternativeRow(other, token)));
@@ -212,7 +213,7 @@ function alternativeRow(other, token) {
   if (other.id === token.id) button.setAttribute("aria-current", "true");
   const name = document.createElement("span");
   name.className = "mono";
-  name.textContent = visible(other.text);
+  name.textContent = visible(other);
   const value = document.createElement("span");
   value.textContent = percent(share);
   bar.value = share;
@@ -227,11 +228,13 @@ function alternativeRow(other, token) {
 }
 
 /**
- * A token with its spaces and line breaks made visible.
- * @param {string} text
+ * A token with its spaces and line breaks made visible, and with the bytes of what is no whole character.
+ * @param {TokenProbability} token
  */
-function visible(text) {
-  return text.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
+function visible({ text, bytes }) {
+  const isPart = bytes && text.includes(REPLACED);
+  const read = isPart ? bytes.map((byte) => (byte < 128 ? String.fromCharCode(byte) : byteName(byte))).join("") : text;
+  return read.replaceAll(" ", "␣").replaceAll("\n", "↵").replaceAll("\t", "⇥") || "∅";
 }
 
 /**

@@ -54,6 +54,14 @@ def test_the_score_of_a_text_is_shown_by_token(open_page: Open, running_stack: S
         expect(panel.locator("[data-detail]")).to_contain_text(f"{bits:.1f} bits")
 
 
+def test_bytes_that_form_no_character_are_named(open_page: Open, checkpoint: str) -> None:
+    with open_page(f"/playground/inspect?checkpoint={checkpoint}") as page:
+        page.locator(".compose").get_by_label("Text", exact=True).fill("a 床")
+        look(page, "Score")
+        tokens = page.locator("[data-view=score]").get_by_role("option")
+        expect(tokens.filter(has_text="<0x")).to_have_text(["<0xE5>", "<0xBA>", "<0x8A>"])
+
+
 def test_attention_is_read_by_mouse_keys_and_table(open_page: Open, running_stack: Stack, checkpoint: str) -> None:
     answer = asked(running_stack, "attention", checkpoint=checkpoint, text=TEXT, layer=1)
     last = len(answer["tokens"]) - 1

@@ -185,7 +185,7 @@ def restore(principal: Principal, corpus_id: str) -> Corpus:
             versions.link(new, [storage.corpus_file(corpus_id, file.position) for file in files])
             same = ("filename", "format", "kind", "encoding", "num_uploads", "num_bytes", "sha256")
             kept = {name: getattr(base, name) for name in same}
-            corpus = Corpus(**values, **kept, progress=versions.read_options(base))
+            corpus = Corpus(**values, **kept, progress=versions.parse_options(base))
             copies = [
                 CorpusFile(position=file.position, **{name: getattr(file, name) for name in versions.CONTENT})
                 for file in files

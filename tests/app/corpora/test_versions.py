@@ -20,6 +20,7 @@ from tests.background import run_waiting
 from tests.users import Person
 from trainer.formats.corpus_kinds import group_hash
 
+CAFE = b"one caf\xe9 in town\n"
 FILES = {"b/two.txt": b"Second.", "a/one.txt": b"First.\fAlso first.", "three.jsonl": b'{"text": "Third."}\n'}
 
 
@@ -269,6 +270,25 @@ def test_it_says_how_many_files_are_left_where_not_all_are_read_again_at_once(
     assert "The first 2 are read again at once, and the rest is offered after that." in text
     offer = alice.get(f"/api/v1/corpora/{corpus_id}").json()["encodings"][0]
     assert (offer["files"], offer["num_files"]) == (["a.txt", "b.txt"], 612)
+
+
+@pytest.mark.parametrize("files", [{"town.txt": CAFE}, {"town.txt": CAFE, "b.txt": b"plain"}], ids=["one", "several"])
+def test_what_failed_before_offers_were_looked_for_is_read_again_by_one_button(
+    alice: TestClient, files: dict[str, bytes]
+) -> None:
+    corpus_id = joined(alice, files)["id"]
+    with db.transaction() as session:
+        corpus = session.get_one(Corpus, corpus_id)
+        corpus.progress = corpus.progress.model_copy(update={"broken_files": []})
+    card = alice.get(f"/corpora/{corpus_id}").text.partition('id="encoding"')[2].partition("</section>")[0]
+    assert "An earlier version of Athanor read this corpus" in card
+    (form,) = [part.partition("</form>")[0] for part in card.split("<form")[1:] if "button primary" in part]
+    sent = dict(re.findall(r'name="(\w+)"\s+value="([^"]*)"', form))
+    assert alice.post(f"/corpora/{corpus_id}/parse", data=sent, follow_redirects=False).status_code == 303
+    again = read(alice, corpus_id)
+    assert [offer["encoding"] for offer in again["encodings"]][:1] == ["windows-1252"]
+    page = alice.get(f"/corpora/{corpus_id}").text
+    assert ("An earlier version" in page, "Read as Windows-1252" in page) == (False, True)
 
 
 def test_counts_of_records_are_those_of_all_files(alice: TestClient) -> None:

@@ -139,8 +139,8 @@ def test_a_tokenizer_json_is_imported_and_gives_the_same_tokens(alice: TestClien
 def sentencepiece_model(tmp_path: Path, **options: Any) -> bytes:
     (tmp_path / "text.txt").write_text(TEXT)
     sentencepiece.SentencePieceTrainer.train(
-        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "sp"), vocab_size=300, minloglevel=2,
-        hard_vocab_limit=False, **options,
+        input=str(tmp_path / "text.txt"), model_prefix=str(tmp_path / "sp"), minloglevel=2, hard_vocab_limit=False,
+        **{"vocab_size": 300, **options},
     )  # fmt: skip
     return (tmp_path / "sp.model").read_bytes()
 
