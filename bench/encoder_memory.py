@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 
 from app.jobs import tokenization
+from bench.support.arguments import IS_SMOKE, size
 from bench.support.source_code import documents
 from tests.trainer.runs import make_run
 from trainer.data import process_pool, tokenizer
@@ -93,9 +94,8 @@ def _peaks_of(child: int) -> dict[str, int]:
 
 def main() -> None:
     """Measure and print."""
-    is_smoke = "--smoke" in sys.argv
-    num_tokens = 2_000 if is_smoke else int(next(iter(sys.argv[1:]), NUM_TOKENS))
-    texts = documents(0.5 if is_smoke else MEGABYTES)
+    num_tokens = size(NUM_TOKENS, smoke=2_000)
+    texts = documents(0.5 if IS_SMOKE else MEGABYTES)
     is_fine = True
     with TemporaryDirectory() as temporary:
         home = Path(temporary)

@@ -54,7 +54,7 @@ def list_audit_log(
 ) -> Listing[AuditEntryAnswer]:
     """List what was done, newest first. Entries are kept for 365 days. For admins and owners."""
     with db.transaction() as session:
-        entries, following = audit_log.list_entries(
+        entries, cursor = audit_log.list_entries(
             session, person=person, action=action, search=q, limit=limit, after=after
         )
-    return Listing(data=[_answer(entry) for entry in entries], next=following)
+    return Listing(data=[_answer(entry) for entry in entries], next=cursor)

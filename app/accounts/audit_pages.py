@@ -79,7 +79,7 @@ def show_audit_log(
 ) -> Response:
     """The page of the audit log."""
     with db.transaction() as session:
-        entries, following = audit_log.list_entries(
+        entries, cursor = audit_log.list_entries(
             session, person=person, action=action or None, search=q, limit=PAGE_LENGTH, after=after
         )
         people = [user.name for user in service.list_users(session, limit=MAX_NAMES)[0]]
@@ -88,7 +88,7 @@ def show_audit_log(
         "accounts/audit_log.html",
         principal=principal,
         entries=entries,
-        next=following,
+        next=cursor,
         people=people,
         filters={"person": person, "action": action, "q": q},
         words=WORDS,

@@ -42,10 +42,10 @@ def list_open(
     session: Session, *, limit: int = 100, after: str | None = None
 ) -> tuple[list[tuple[Invitation, str]], str | None]:
     """The invitations that can be used, newest first, each with the name of who invites, and the next cursor."""
-    rows, following = paging.newest(session, select(Invitation).where(_is_open()), Invitation.id, limit, after)
+    rows, cursor = paging.newest(session, select(Invitation).where(_is_open()), Invitation.id, limit, after)
     ids = {row.inviter_id for row in rows}
     inviters = {user.id: user.name for user in session.scalars(select(User).where(User.id.in_(ids)))}
-    return [(row, inviters[row.inviter_id]) for row in rows], following
+    return [(row, inviters[row.inviter_id]) for row in rows], cursor
 
 
 def revoke(session: Session, *, principal: Principal, invitation_id: str) -> None:

@@ -88,7 +88,7 @@ def list_tasks(
 ) -> Listing[TaskAnswer]:
     """List background tasks, newest first."""
     with db.transaction() as session:
-        rows, following = service.list_tasks(
+        rows, cursor = service.list_tasks(
             session,
             principal=principal,
             subject_id=subject or checkpoint,
@@ -96,7 +96,7 @@ def list_tasks(
             limit=limit,
             after=after,
         )
-        return Listing(data=[schemas.task_answer(row) for row in rows], next=following)
+        return Listing(data=[schemas.task_answer(row) for row in rows], next=cursor)
 
 
 @tasks_router.get("/{task_id}")

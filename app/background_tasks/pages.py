@@ -84,7 +84,7 @@ def _index(
 ) -> Response:
     kinds = (kind,) if kind is not None else ()
     with db.transaction() as session:
-        rows, following = service.list_tasks(
+        rows, cursor = service.list_tasks(
             session, principal=principal, subject_id=subject_id, kinds=kinds, limit=PAGE_ROWS, after=after
         )
         tasks = [(row, _link(session, row)) for row in rows]
@@ -105,7 +105,7 @@ def _index(
         metric_words={name: translate(text) for name, text in METRICS.items()},
         corpora={corpus.id: corpus for corpus in corpora if corpus.state == "ready" and corpus.num_documents},
         failures={row.id: failures.sentence(row.failure) for row in rows if row.failure},
-        next=following,
+        next=cursor,
         after=after,
         error=error.message if error and not error.fields else "",
         fields=errors_by_control(error),

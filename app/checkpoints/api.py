@@ -47,7 +47,7 @@ def list_checkpoints(
     `q` is looked for in their names, notes and tags and in the names of their jobs.
     """
     with db.transaction() as session:
-        rows, following = service.list_checkpoints(
+        rows, cursor = service.list_checkpoints(
             session,
             principal=principal,
             job_id=job,
@@ -59,7 +59,7 @@ def list_checkpoints(
             owner=owner,
             order=order,
         )
-        return Listing(data=checkpoint_answers(session, rows), next=following)
+        return Listing(data=checkpoint_answers(session, rows), next=cursor)
 
 
 @router.get("/checkpoints/{checkpoint_id}", responses=errors("checkpoint_deleted"))

@@ -50,7 +50,7 @@ def _list(
     outcome: BulkOutcome | None = None,
 ) -> Response:
     with db.transaction() as session:
-        rows, following = service.list_checkpoints(
+        rows, cursor = service.list_checkpoints(
             session,
             principal=principal,
             job_id=view["job"] or None,
@@ -80,7 +80,7 @@ def _list(
         jobs=jobs,
         tags=view.choices("tag", tags),
         job_name=names.get(view["job"]) or dict(jobs).get(view["job"]),
-        next=following,
+        next=cursor,
         after=after,
     )
 

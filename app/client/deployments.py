@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypedDict, Unpack
 
 from .errors import DeploymentFailed
-from .language import _
+from .language import _, join_sentences
 from .shapes import DeploymentInfo, HourInfo
 from .transport import Transport, address
 from .waiting import ignore, wait_until_ended
@@ -64,6 +64,6 @@ class Deployments:
         if deployment.state == "failed":
             reasons = [replica.message for replica in deployment.replicas if replica.message]
             raise DeploymentFailed(
-                _("{name} cannot be loaded: {why}", name=deployment.name, why=" ".join(dict.fromkeys(reasons)))
+                _("{name} cannot be loaded: {why}", name=deployment.name, why=join_sentences(dict.fromkeys(reasons)))
             )
         return deployment

@@ -2,6 +2,7 @@
 
 import locale
 import os
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -19,3 +20,8 @@ def _(message: str, **values: Any) -> str:
     """Translate a sentence and fill in its {placeholders}."""
     text = CHINESE.get(message, message) if language() == "zh-CN" else message
     return text.format(**values) if values else text
+
+
+def join_sentences(sentences: Iterable[str | None]) -> str:
+    """Those sentences that there are, one after the other: in Chinese without spaces between them."""
+    return ("" if language() == "zh-CN" else " ").join(filter(None, sentences))

@@ -112,7 +112,9 @@ def plan_each_time(session: Session) -> None:
     """Have PostgreSQL plan each statement of the transaction for its values. One plan for any values would have to
     serve words that every row has and words that none has, short runs and long ones.
     """
-    session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+    if session.info.get("planned_each_time") is not session.get_transaction():
+        session.execute(text("SET LOCAL plan_cache_mode = force_custom_plan"))
+        session.info["planned_each_time"] = session.get_transaction()
 
 
 def store_result(store: Callable[[Session], T], refuse: Callable[[Session, str], T]) -> T:

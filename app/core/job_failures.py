@@ -31,8 +31,8 @@ FAILURES = {
     ),
     "data_short": FailureText(
         Plural(
-            "The text has {found} token. One training sequence and one validation sequence need at least {needed}.",
-            "The text has {found} tokens. One training sequence and one validation sequence need at least {needed}.",
+            "The text has {found} token; the job needs at least {needed}.",
+            "The text has {found} tokens; the job needs at least {needed}.",
             "found",
         ),
         gettext_noop("Add text, or reduce the sequence length."),

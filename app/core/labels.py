@@ -1,5 +1,6 @@
 """Name, tags and notes of what users keep in lists: jobs, checkpoints, corpora, base models and tokenizers."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ from app.core.principal import Principal, visible_parts
 MAX_TAGS = 20
 MAX_TAG_LENGTH = 40
 MAX_LISTED_TAGS = 200
-MAX_COMBINATIONS = 1_000  # of tags that the rows of an owner have together, which the choice of tags is from
+MAX_COMBINATIONS = 1_000  # of tags that the rows of an owner have together; of more, the newest rows are counted
+MAX_COUNTED_ROWS = 10_000
 MAX_NOTES_LENGTH = 10_000
 MAX_NAME_LENGTHS: dict[type[Any], int] = {
     Job: 80,
@@ -142,21 +144,32 @@ def has_tag(table: type[Any], tag: str) -> ColumnElement[bool]:
 
 
 def list_tags(session: Session, *, principal: Principal, table: type[Any]) -> list[str]:
-    """The tags of the rows of a table that the user sees, in alphabetical order."""
+    """The tags of the rows of a table that the user sees, in alphabetical order; of very many those that are used most,
+    and of equal ones the first by the alphabet.
+    """
     parts = visible_parts(table, principal)
-    others = [select(table.tags).where(part) for name, part in parts.items() if name != "own"]
-    every = union_all(_combinations(table, parts["own"]), *others).subquery()
-    tag = func.jsonb_array_elements_text(every.c.tags).label("tag")
-    return list(session.scalars(select(tag).distinct().order_by(tag).limit(MAX_LISTED_TAGS)))
+    combinations = session.scalars(_combinations(table, parts["own"])).all()
+    rows = select(table.tags).where(table.tags != text("'[]'"))
+    if len(combinations) > MAX_COMBINATIONS:
+        newest = rows.where(parts["own"]).order_by(table.id.desc()).limit(MAX_COUNTED_ROWS)
+        combinations = session.scalars(newest).all()
+    others = [rows.where(part) for name, part in parts.items() if name != "own"]
+    of_others = union_all(*others).subquery()
+    tag = func.jsonb_array_elements_text(of_others.c.tags).label("tag")
+    counted = select(tag, func.count()).group_by(tag).order_by(func.count().desc(), tag).limit(MAX_LISTED_TAGS)
+    counts = Counter(tag for tags in combinations for tag in tags)
+    for name, count in session.execute(counted):
+        counts[name] += count
+    return sorted(sorted(counts, key=lambda name: (-counts[name], name))[:MAX_LISTED_TAGS])
 
 
 def _combinations(table: type[Any], condition: ColumnElement[bool]) -> Select[Any]:
-    """The tags of the rows of an owner, each combination of tags once, at most so many: from one to the next by an
-    index, however many rows have the same.
+    """The tags of the rows of an owner, each combination of tags once, at most one more than MAX_COMBINATIONS: from one
+    to the next by an index, however many rows have the same.
     """
     key = func.md5(cast(table.tags, Text))
     rows = select(key.label("key"), table.tags).where(condition, table.tags != text("'[]'")).order_by(key).limit(1)
     first = rows.cte("combination", recursive=True)
-    following = rows.where(key > first.c.key).lateral()
-    every = first.union_all(select(following).select_from(first.join(following, true())))
-    return select(every.c.tags).limit(MAX_COMBINATIONS)
+    larger = rows.where(key > first.c.key).lateral()
+    every = first.union_all(select(larger).select_from(first.join(larger, true())))
+    return select(every.c.tags).limit(MAX_COMBINATIONS + 1)

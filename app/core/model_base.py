@@ -98,7 +98,7 @@ class Labeled:
 
 # The validation loss by which lists of jobs are ordered: infinite if there is none or it is no number. An index of this
 # expression would be written, with all others, at each change of the progress.
-LISTED_LOSS = (
+EVAL_LOSS = (
     "CASE jsonb_typeof(progress #> '{latest,eval_loss}'::text[]) WHEN 'number'::text"
     " THEN (progress #>> '{latest,eval_loss}'::text[])::double precision ELSE 'Infinity'::double precision END"
 )

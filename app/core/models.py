@@ -30,7 +30,7 @@ from app.core.json_shapes import (
     Telemetry,
     TokenizerFacts,
 )
-from app.core.model_base import LISTED_LOSS, Artifact, Base, Labeled, list_indexes, new_id, one_of
+from app.core.model_base import EVAL_LOSS, Artifact, Base, Labeled, list_indexes, new_id, one_of
 from app.core.search_shapes import AdaptivePlan
 from app.core.synthetic_shapes import Synthesis
 from trainer.formats.corpus_kinds import CORPUS_KINDS
@@ -327,7 +327,7 @@ class Job(Artifact, Labeled, Base):
     step: Mapped[int] = mapped_column(server_default="0")
     max_steps: Mapped[int | None]  # None until its first attempt has counted the steps of its epochs
     progress: Mapped[JobProgress] = mapped_column(server_default="{}")
-    listed_loss: Mapped[float] = mapped_column(Computed(LISTED_LOSS, persisted=True))
+    eval_loss: Mapped[float] = mapped_column(Computed(EVAL_LOSS, persisted=True))
     facts: Mapped[JobFacts] = mapped_column(server_default="{}")
     expected_start_at: Mapped[datetime | None]  # of a queued job, if those before it take as long as estimated
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
@@ -350,7 +350,7 @@ class Job(Artifact, Labeled, Base):
     purged_at: Mapped[datetime | None]  # deleted for good; the sweep deletes its metrics in batches, then the row
 
     __table_args__ = (
-        *list_indexes("job", search_columns, name="lower(name)", listed_loss="listed_loss", state="state"),
+        *list_indexes("job", search_columns, name="lower(name)", eval_loss="eval_loss", state="state"),
         CheckConstraint(one_of("state", STATES), name="state"),
         CheckConstraint(one_of("desired", DESIRED_STATES), name="desired"),
         UniqueConstraint("owner_id", "idempotency_key"),
@@ -377,6 +377,8 @@ class Attempt(Base):
     reached_step: Mapped[int] = mapped_column(server_default="0")  # the last step it reported
     replay: Mapped[Replay | None] = mapped_column(server_default="{}", nullable=False)  # None: no step trained again
     journal_seq: Mapped[int] = mapped_column(server_default="0")  # last event of the journal that was recorded
+
+    __table_args__ = (Index("ix_attempt_ended_at", "ended_at"),)
 
 
 class JobEvent(Base):

@@ -43,11 +43,11 @@ def listed(
     order = (table.id.desc(),) if value is None else (value, table.id)
     pages = [part.with_only_columns(table.id).order_by(*order).limit(limit + 1) for part in parts]
     if after is not None:
-        following = table.id < after
+        is_after = table.id < after
         if value is not None:  # found first: an index begins only at values that are known
             last = session.execute(select(*order).where(table.id == after)).first()
-            following = false() if last is None else tuple_(*order) > tuple_(*last)
-        pages = [page.where(following) for page in pages]
+            is_after = false() if last is None else tuple_(*order) > tuple_(*last)
+        pages = [page.where(is_after) for page in pages]
     query = select(table).where(table.id.in_(union_all(*pages) if pages else [])).order_by(*order).limit(limit + 1)
     rows: Sequence[Any] = session.scalars(query).all()
     return list(rows[:limit]), str(rows[limit - 1].id) if len(rows) > limit else None

@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import BigInteger, ColumnElement, Float, case, cast, func, select, true
+from sqlalchemy import BigInteger, ColumnElement, Float, case, cast, func, or_, select, true
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -150,7 +150,7 @@ def gpu_hours(session: Session, user_ids: Iterable[str]) -> dict[str, float]:
         .join(Node, Node.name == Attempt.node)
         .where(
             Job.owner_id.in_(list(user_ids)),
-            func.coalesce(Attempt.ended_at, func.now()) > start,
+            or_(Attempt.ended_at.is_(None), Attempt.ended_at > start),
             func.jsonb_array_length(Node.gpus) > 0,
         )
         .group_by(Job.owner_id)

@@ -222,7 +222,7 @@ def list_jobs(
         message = _("Unknown state “{state}”. Use one of: {expected}.", state=unknown, expected=", ".join(STATES))
         raise bad_field("state", "state_unknown", message)
     with db.transaction() as session:
-        jobs, following = service.list_jobs(
+        jobs, cursor = service.list_jobs(
             session,
             principal=principal,
             limit=limit,
@@ -233,7 +233,7 @@ def list_jobs(
             owner=owner,
             order=order,
         )
-        return Listing(data=schemas.job_answers(session, jobs), next=following)
+        return Listing(data=schemas.job_answers(session, jobs), next=cursor)
 
 
 @router.get("/jobs/compare", tags=["jobs"], responses=errors("not_found", "jobs_many"))
@@ -426,8 +426,8 @@ def create_search(
 def list_searches(principal: Reader, limit: Limit = 50, after: After = None) -> Listing[HyperparameterSearchAnswer]:
     """List hyperparameter searches, newest first."""
     with db.transaction() as session:
-        rows, following = hyperparameter_search.list_searches(session, principal=principal, limit=limit, after=after)
-        return Listing(data=hyperparameter_search.answers(session, rows), next=following)
+        rows, cursor = hyperparameter_search.list_searches(session, principal=principal, limit=limit, after=after)
+        return Listing(data=hyperparameter_search.answers(session, rows), next=cursor)
 
 
 @router.get("/hyperparameter-searches/{search_id}", tags=["jobs"])

@@ -48,7 +48,7 @@ from trainer.spec import TrainSpec, replace_fields, resolve
 MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[Job]
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 JobOrder = Literal["newest", "oldest", "name", "eval_loss"]
-_ORDERS: dict[str, Any] = {"oldest": Job.id, "name": func.lower(Job.name), "eval_loss": Job.listed_loss}
+_ORDERS: dict[str, Any] = {"oldest": Job.id, "name": func.lower(Job.name), "eval_loss": Job.eval_loss}
 
 
 # ---- submitting -----------------------------------------------------------------------------------------------------

@@ -116,8 +116,8 @@ def _reader(news: "type[_News]", job_id: str, language: str) -> Reader:
             limit = Cursor.read(until) if until is not None else _now(session, job)
             log_end = limit.log if until is not None else None
             start = Cursor.read(cursor).within(limit, logs.size(_log_path(job)) if log_end is None else log_end)
-            following = news(session, job, start, limit, log_end)
-            return News(list(following.updates()), following.cursor.text())
+            since = news(session, job, start, limit, log_end)
+            return News(list(since.updates()), since.cursor.text())
 
     return read
 

@@ -46,7 +46,7 @@ def _index(
     error: PanelError | None = None,
 ) -> Response:
     with db.transaction() as session:
-        rows, following = service.list_generations(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = service.list_generations(session, principal=principal, limit=PAGE_ROWS, after=after)
         generations = [views.generation_answer(session, row) for row in rows]
         own_endpoints, _next = endpoints.list_endpoints(session, principal=principal, limit=MAX_OFFERED)
     return page(
@@ -57,7 +57,7 @@ def _index(
         generations=generations,
         endpoints=[endpoint_answer(row) for row in own_endpoints],
         values=defaultdict(str, values),
-        next=following,
+        next=cursor,
         **_errors(error),
     )
 
@@ -188,7 +188,7 @@ def _show(
 ) -> Response:
     with db.transaction() as session:
         row = service.get(session, principal=principal, generation_id=generation_id)
-        rows, following = drafts.list_drafts(
+        rows, cursor = drafts.list_drafts(
             session, row, state=state, only_duplicates=duplicates, limit=PAGE_ROWS, after=after
         )
         kind = result.corpus_kind(row)
@@ -210,7 +210,7 @@ def _show(
         corpora=[(one.id, one.name) for one in fitting],
         state=state or "",
         duplicates=duplicates,
-        next=following,
+        next=cursor,
         **_errors(error),
     )
 

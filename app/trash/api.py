@@ -23,8 +23,8 @@ def list_trash(principal: Reader, limit: Limit = 50, after: After = None) -> Lis
     Checkpoints that were deleted with their job are not listed: they come back with it.
     """
     with db.transaction() as session:
-        rows, following = service.list_trash(session, principal=principal, limit=limit, after=after)
-    return Listing(data=rows, next=following)
+        rows, cursor = service.list_trash(session, principal=principal, limit=limit, after=after)
+    return Listing(data=rows, next=cursor)
 
 
 @router.post("/trash/{trashed_id}/restore", status_code=204)

@@ -37,14 +37,14 @@ def _page(
     request: Request, principal: Principal, outcome: BulkOutcome | None = None, after: str | None = None
 ) -> Response:
     with db.transaction() as session:
-        rows, following = service.list_trash(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = service.list_trash(session, principal=principal, limit=PAGE_ROWS, after=after)
         count, num_bytes = service.total(session, principal=principal)
     return page(
         request,
         "trash/index.html",
         principal=principal,
         rows=rows,
-        next=following,
+        next=cursor,
         after=after,
         count=count,
         num_bytes=num_bytes,

@@ -33,6 +33,9 @@ class JobPage {
     this.ending = 0;
     this.title = document.title.replace(/^.* · /, "");
     root.addEventListener("submit", (event) => this.#pin(event));
+    root.addEventListener("click", (event) => {
+      if (closest(event, "[data-close-ready]")) root.classList.add("ready-closed");
+    });
     setInterval(() => this.#writeAges(), AGES_EVERY);
   }
 

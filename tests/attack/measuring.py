@@ -8,7 +8,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -16,10 +15,10 @@ from tests.attack.attacks import Attack
 from tests.attack.sampler import MAX_SECONDS, Measurements
 from tests.attack.target import Target
 from tests.faults.stack import ROOT, Installation, children_of
+from trainer.processes.session_priority import set_session_niceness
 
 MAX_PROBE_SECONDS = 0.1  # p99 of GET /livez
 MAX_WAIT_SECONDS = 3.0  # from the submit of another user's job to its start
-AUTOGROUP = Path("/proc/self/autogroup")  # of this session
 MAX_PROCESS_BYTES = 3 * 2**30
 COLUMNS = ("health p99 ms", "health max ms", "other user s", "running s", "web MB", "largest MB")
 
@@ -93,18 +92,15 @@ def measuring(target: Target, attack: Attack) -> Iterator[Effect]:
 def low_priority() -> Iterator[None]:
     """Let the thread of the attack yield to the installation, as if it ran on another machine.
 
-    Where the kernel shares the processors among sessions (sched_autogroup_enabled), niceness counts only within one:
-    the whole session yields. Without the right to raise it again, the priority stays low.
+    Its whole session yields. Without the right to raise it again, the priority stays low.
     """
     before = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, before + 10)
     try:
-        with suppress(OSError):  # a kernel without such groups
-            AUTOGROUP.write_text("10")
+        set_session_niceness(10)
         yield
     finally:
-        with suppress(OSError):
-            AUTOGROUP.write_text("0")
+        set_session_niceness(0)
         with suppress(PermissionError):
             os.setpriority(os.PRIO_PROCESS, 0, before)
 

@@ -79,7 +79,7 @@ def test_charts_do_not_say_that_they_have_no_values_while_these_are_loaded(
 
 
 @pytest.mark.parametrize("width", [390, 1440])
-def test_hardly_anything_moves_while_a_job_runs(
+def test_hardly_anything_moves_while_a_job_runs_and_the_card_of_its_end_can_be_closed(
     open_page: Open, running_stack: Stack, trained: str, width: int
 ) -> None:
     more = {"corpora": ["00kingjamesbible"], "max_steps": 30, "warmup_steps": 2, "eval_steps": 5, "save_steps": 10}
@@ -90,4 +90,10 @@ def test_hardly_anything_moves_while_a_job_runs(
         expect(page.locator("[data-samples] > li")).to_have_count(7)
         expect(page.locator("[data-checkpoints] > li")).to_have_count(3)
         shifts = layout_shifts(page)
+        card = page.get_by_label("Your model is ready")
+        expect(card).to_be_visible()
+        page.evaluate("document.body.dataset.isSame = 'yes'")
+        card.get_by_role("button", name="Close").click()
+        expect(card).to_be_hidden()
+        expect(page.locator("body[data-is-same]")).to_have_count(1)
     assert sum(value for value, *_moved in shifts) < MAX_SHIFT_WHILE_RUNNING, shifts

@@ -107,8 +107,12 @@ MESSAGES = {
         "text of this size yields about {usual}."
     ),
     "text_doubtful": (
-        "The text ({text_bytes}) may have fewer tokens than training and validation need ({needed}). If so, the job "
-        "ends before training. A smaller sequence_length needs fewer."
+        "The text ({text_bytes}) may have fewer tokens than the job needs ({needed}). If so, the job ends before "
+        "training. A smaller sequence_length needs fewer."
+    ),
+    "text_short": (
+        "The text has fewer tokens ({found}) than the job needs ({needed}), so the job would end before training. A "
+        "smaller sequence_length needs fewer."
     ),
     "many_epochs": (
         "Training goes over the data {epochs} times; beyond about {many} times, repetition helps little. Add data or "

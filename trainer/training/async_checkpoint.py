@@ -129,8 +129,8 @@ class AsyncCheckpointer:
         if self._engine.any_rank(error is not None):
             self._not_saved(pending.save, pending.save.discard(error))
         elif pending.remaining:
-            following, *remaining = pending.remaining
-            self._pending = PendingSave(pending.save, remaining, ForkedWriter(following))
+            first, *remaining = pending.remaining
+            self._pending = PendingSave(pending.save, remaining, ForkedWriter(first))
         else:
             self._saved(pending.save)
 

@@ -40,6 +40,7 @@ from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import MarkedDecoder, TextPiece, TokenDecoder, text_pieces
 from trainer.inference.tool_calls import ToolCallParser
 from trainer.inference.tool_grammar import call_grammar
+from trainer.processes.session_priority import set_session_niceness
 from worker.inference.inspection_tasks import INSPECTIONS
 from worker.inference.models import GenerationRefused, Models, SandboxedModel
 
@@ -293,14 +294,10 @@ def serve(leash: socket.socket) -> None:
 
 
 def _give_way_to_trainings() -> None:
-    """Lower the priority of this process, and of its session: where the kernel shares the processors among sessions
-    (sched_autogroup_enabled, as on most desktops and many servers), niceness counts only within one.
-    """
+    """Lower the priority of this process and of its session."""
     with suppress(PermissionError):  # it leads a session already
         os.setsid()
-    niceness = os.nice(NICENESS)
-    with suppress(OSError):  # a kernel without such groups
-        Path("/proc/self/autogroup").write_text(str(niceness))
+    set_session_niceness(os.nice(NICENESS))
 
 
 def main() -> None:

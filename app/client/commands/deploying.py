@@ -13,7 +13,15 @@ from .terminal import AsJson, ModelId, command, connect, print_json, say, with_e
 deployments = typer.Typer(help="Models that stay in memory under a name.", invoke_without_command=True)
 
 DEPLOYMENT = (
-    *("id", "name", "model", "state", "num_replicas", "nodes", "removed_nodes", "access", "users"),
+    "id",
+    "name",
+    "model",
+    "state",
+    "num_replicas",
+    "nodes",
+    "removed_nodes",
+    "access",
+    "users",
     "requests_per_minute",
 )
 LISTED = ("name", "state", "model", "access", "requests_per_minute")

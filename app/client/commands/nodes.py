@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ..language import _
+from ..language import _, join_sentences
 from .resources import Limit, show_list
 from .terminal import AsJson, Id, command, connect, hint, print_json, say
 
@@ -74,7 +74,7 @@ def show_health(
         print_json(health)
         return
     for part in health.parts:
-        say(f"{part.state:5} {part.name}: {' '.join(filter(None, (part.description, part.remedy)))}")
+        say(f"{part.state:5} {part.name}: {join_sentences((part.description, part.remedy))}")
 
 
 def _say_deleted(id: str, *, as_json: bool) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from ..api import Client
-from ..language import _
+from ..language import _, join_sentences
 from ..shapes import BaseModelInfo, CorpusInfo, JsonObject, Shape
 from .terminal import (
     AsJson,
@@ -348,7 +348,7 @@ def show_job(id: Id, as_json: AsJson = False) -> None:
     if job.wait is not None:
         say(job.wait.message)
     if job.failure is not None:
-        say(f"{job.failure.cause} {job.failure.next_step}")
+        say(join_sentences((job.failure.cause, job.failure.next_step)))
 
 
 def _change_command(name: str, verb: Callable[[Client], Callable[[str], Shape]], what: str) -> None:

@@ -15,7 +15,7 @@ from rich.text import Text
 from ..api import Client
 from ..job_shapes import JobInfo
 from ..jobs import StreamedEvent
-from ..language import _
+from ..language import _, join_sentences
 from .curve import Curve, add_points, drawn
 from .terminal import FAILED, AsJson, Id, connect, hint, output, printable, say
 
@@ -71,7 +71,7 @@ def _span(seconds: float) -> str:
 def _outcome(job: JobInfo) -> str:
     """Why a job waits, what troubles it, or why it failed; "" if there is nothing to say."""
     if job.failure is not None:
-        return f"{job.failure.cause} {job.failure.next_step}"
+        return join_sentences((job.failure.cause, job.failure.next_step))
     if job.wait is not None:
         return job.wait.message
     return job.notice.message if job.notice is not None else ""

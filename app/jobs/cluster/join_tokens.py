@@ -38,10 +38,10 @@ def list_tokens(
     session: Session, *, limit: int = 50, after: str | None = None
 ) -> tuple[list[tuple[JoinToken, str]], str | None]:
     """The tokens, newest first, each with the name of who created it, and the next cursor."""
-    rows, following = paging.newest(session, select(JoinToken), JoinToken.id, limit, after)
+    rows, cursor = paging.newest(session, select(JoinToken), JoinToken.id, limit, after)
     ids = {row.creator_id for row in rows}
     names = {user.id: user.name for user in session.scalars(select(User).where(User.id.in_(ids)))}
-    return [(row, names[row.creator_id]) for row in rows], following
+    return [(row, names[row.creator_id]) for row in rows], cursor
 
 
 def revoke(session: Session, *, principal: Principal, token_id: str) -> None:

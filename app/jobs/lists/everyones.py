@@ -55,8 +55,8 @@ def list_jobs(
         owners = select(User.id).where(User.name.icontains(search, autoescape=True)).scalar_subquery()
         of_owner = Job.owner_id == any_(func.array(owners, type_=ARRAY(Text)))  # an array: an index looks them up
         query = query.where(or_(labels.is_named(Job, search), of_owner))
-    jobs, following = paging.newest(session, query, Job.id, limit, after)
-    return _answers(session, jobs), following
+    jobs, cursor = paging.newest(session, query, Job.id, limit, after)
+    return _answers(session, jobs), cursor
 
 
 def _answers(session: Session, jobs: Sequence[Job]) -> list[EveryonesJob]:
@@ -89,8 +89,8 @@ def list_everyones_jobs(
 ) -> Listing[EveryonesJob]:
     """List everybody's jobs, newest first. For admins and owners."""
     with db.transaction() as session:
-        jobs, following = list_jobs(session, search=q, is_open=is_open, limit=limit, after=after)
-    return Listing(data=jobs, next=following)
+        jobs, cursor = list_jobs(session, search=q, is_open=is_open, limit=limit, after=after)
+    return Listing(data=jobs, next=cursor)
 
 
 @router.post("/everyones-jobs/{job_id}/cancel", status_code=202, responses=errors("role_missing", "job_ended"))

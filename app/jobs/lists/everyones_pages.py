@@ -28,13 +28,13 @@ def show_everyones_jobs(
 ) -> Response:
     """The page of everybody's jobs."""
     with db.transaction() as session:
-        jobs, following = everyones.list_jobs(session, search=q, is_open=is_open, limit=PAGE_LENGTH, after=after)
+        jobs, cursor = everyones.list_jobs(session, search=q, is_open=is_open, limit=PAGE_LENGTH, after=after)
     return page(
         request,
         "jobs/everyones.html",
         principal=principal,
         jobs=jobs,
-        next=following,
+        next=cursor,
         q=q,
         is_open=is_open,
         terminal=TERMINAL,

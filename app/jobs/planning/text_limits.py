@@ -37,19 +37,20 @@ def check_size(spec: TrainSpec, corpora: Sequence[Corpus]) -> None:
             raise bad_field("corpora", "records_few", message)
         return
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
-    most_tokens = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora)
-    if most_tokens < num_needed_tokens(spec):
+    most_tokens, needed = num_bytes + sum(corpus.num_documents or 0 for corpus in corpora), num_needed_tokens(spec)
+    if most_tokens < needed:
         message = ngettext(
-            "The text has {n} byte, too few for one training and one validation sequence of {length} "
+            "The text has {n} byte, too few for the {needed} tokens that the job needs with sequences of {length} "
             "tokens. Choose more text or a sequence length of at most {largest}.",
-            "The text has {n} bytes, too few for one training and one validation sequence of {length} "
+            "The text has {n} bytes, too few for the {needed} tokens that the job needs with sequences of {length} "
             "tokens. Choose more text or a sequence length of at most {largest}.",
             num_bytes,
+            needed=needed,
             length=spec.sequence_length,
             largest=_longest(spec, most_tokens),
         )
         error = bad_field("sequence_length", "data_short", message)
-        error.changes = _shorter(spec, num_bytes / MAX_BYTES_PER_TOKEN)
+        error.changes = _fitting_length(spec, num_bytes / MAX_BYTES_PER_TOKEN)
         raise error
 
 
@@ -62,7 +63,7 @@ def _longest(spec: TrainSpec, num_tokens: float) -> int:
     return lengths[number - 1] if number else 0
 
 
-def _shorter(spec: TrainSpec, num_tokens: float) -> dict[str, Any]:
+def _fitting_length(spec: TrainSpec, num_tokens: float) -> dict[str, Any]:
     """The change to the longest sequences, a power of two, for which so many tokens are enough; empty if none are."""
     longest = _longest(spec, num_tokens)
     return {"sequence_length": 1 << (longest.bit_length() - 1)} if longest else {}
@@ -95,8 +96,12 @@ def estimate(
         limits = _new_vocabulary(session, principal, spec, corpora, num_bytes)
     num_tokens, needed = data.num_tokens or num_bytes / MAX_BYTES_PER_TOKEN, num_needed_tokens(spec)
     if spec.objective in TEXT_OBJECTIVES and num_tokens < needed:
-        limits.notes.append(messages.message(MESSAGES, "text_doubtful", text_bytes=num_bytes, needed=needed))
-        limits.changes.update(_shorter(spec, num_tokens))
+        if data.num_tokens:
+            note = messages.message(MESSAGES, "text_short", found=data.num_tokens, needed=needed)
+        else:
+            note = messages.message(MESSAGES, "text_doubtful", text_bytes=num_bytes, needed=needed)
+        limits.notes.append(note)
+        limits.changes.update(_fitting_length(spec, num_tokens))
     return limits
 
 

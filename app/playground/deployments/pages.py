@@ -44,7 +44,7 @@ def _index(
     error: PanelError | None = None,
 ) -> Response:
     with db.transaction() as session:
-        rows, following = service.list_deployments(session, principal=principal, limit=PAGE_ROWS, after=after)
+        rows, cursor = service.list_deployments(session, principal=principal, limit=PAGE_ROWS, after=after)
         deployments = service.answers(session, rows, principal)
         models = _models(session, principal)
     return page(
@@ -58,7 +58,7 @@ def _index(
         values=defaultdict(str, values),
         fields=errors_by_control(error),
         error=error.message if error and not error.fields else "",
-        next=following,
+        next=cursor,
         after=after,
     )
 

@@ -271,3 +271,11 @@ def test_health_names_each_part_and_its_remedy(monkeypatch: pytest.MonkeyPatch) 
     printed, requests = run(monkeypatch, "health", "--free-cache", answers=answers)
     assert sent(requests) == ["DELETE /cache", "GET /health"]
     assert printed == "good  Broker: It responds.\nwait  Broker: It responds. Restart it.\n"
+
+
+def test_sentences_are_joined_as_the_language_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = {"kind": "broker", "name": "消息代理", "state": "wait", "at": None, "unneeded_bytes": 0}
+    parts = [{**part, "description": "没有响应。", "remedy": "请重新启动。"}]
+    monkeypatch.setattr("app.client.language.language", lambda: "zh-CN")
+    printed, _requests = run(monkeypatch, "health", answers=[answer(200, {"parts": parts})])
+    assert printed == "wait  消息代理: 没有响应。请重新启动。\n"

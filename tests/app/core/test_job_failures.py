@@ -71,7 +71,7 @@ def test_stored_reasons_with_a_count_of_one_are_in_the_singular() -> None:
     waiting = wait_reasons.describe(Job(state="queued", wait_reason=stored))
     assert waiting is not None
     assert waiting["message"] == "You may run 1 job at once. This is number 2 of your waiting jobs."
-    assert job_failures.describe("data_short", {"found": 1, "needed": 5})["cause"].startswith("The text has 1 token.")
+    assert job_failures.describe("data_short", {"found": 1, "needed": 5})["cause"].startswith("The text has 1 token; ")
     assert (
         job_failures.explain("resumed", {"step": 3, "repeated": 1}) == "Resumed from step 3; 1 step is trained again."
     )

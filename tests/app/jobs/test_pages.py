@@ -274,6 +274,19 @@ def test_a_text_that_is_too_short_for_its_sequences_is_noted_or_refused_with_wha
     assert "Let the corpus size decide" not in both, "it changes more than that"
 
 
+def test_a_text_whose_tokens_are_counted_is_said_to_be_too_short(alice: TestClient, alice_user: Person) -> None:
+    factories.node()
+    corpus = factories.corpus(alice_user, text="In the beginning God created the heaven. " * 500, name="Counted")
+    job_id = factories.submitted(alice_user, corpus, vocab_size=1024)
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.facts = job.facts.model_copy(update={"vocab_size": 290, "num_tokens": 150})
+    data = {**FORM, "corpora": corpus, "vocab_size": "1024", "sequence_length": "128"}
+    noted = alice.post("/jobs/plan", data=data).text
+    assert "The text has fewer tokens (150) than the job needs (257), so the job would end" in noted
+    assert fix_of(noted) == "sequence_length=64"
+
+
 @pytest.mark.parametrize("recipe", ["tiny", "tiny-bert", "tiny-t5"])
 def test_the_length_that_a_refusal_names_is_accepted_and_the_next_one_is_not(
     alice: TestClient, alice_user: Person, recipe: str

@@ -15,7 +15,7 @@ from app.jobs import service as jobs
 from app.tokenizers import service as tokenizers
 from tests import users
 from tests.app.jobs import factories
-from tests.app.web.test_lists import checkpoint, job
+from tests.app.web.list_rows import checkpoint, job
 from tests.users import Person
 
 
@@ -58,11 +58,11 @@ def tokenizer(owner: Person, name: str, size: int, corpora: list[str] | None = N
 
 def saved(owner: Person, name: str, size: int, *, pinned: bool = False) -> str:
     with db.transaction() as session:
-        made_by = job(owner, name)
+        made_by = job(owner.id, name)
         session.add(made_by)
         session.flush()
         jobs.cancel(session, principal=owner.principal, job_id=made_by.id)
-        row = checkpoint(owner, made_by.id, 4, num_bytes=size, metrics={}, pinned=pinned)
+        row = checkpoint(owner.id, made_by.id, 4, num_bytes=size, metrics={}, pinned=pinned)
         session.add(row)
     write(storage.checkpoint(row.path), "model.safetensors", size)
     return row.id
@@ -71,7 +71,7 @@ def saved(owner: Person, name: str, size: int, *, pinned: bool = False) -> str:
 def using(owner: Person, name: str, **spec: object) -> str:
     """A job that has not ended; its spec has these values."""
     with db.transaction() as session:
-        row = job(owner, name)
+        row = job(owner.id, name)
         row.spec = row.spec.model_copy(update=spec)
         session.add(row)
     return row.id
@@ -166,7 +166,7 @@ def test_what_depends_on_a_model_a_tokenizer_and_a_checkpoint_is_named(alice: Te
     for name, spec in (("tuned", {"base_model": base}), ("continued", {"base_model": start})):
         end(alice_user, using(alice_user, name, **spec))
     with db.transaction() as session:
-        user = job(alice_user, "with words")
+        user = job(alice_user.id, "with words")
         user.tokenizer_id = words
         session.add(user)
     uses = {

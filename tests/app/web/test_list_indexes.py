@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import db, labels
+from app.core import db, labels, quotas
 from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.principal import Principal
 from app.corpora import service as corpora
@@ -33,7 +33,7 @@ LISTS: dict[type[Any], Callable[..., Any]] = {
     Job: service.list_jobs,
     Tokenizer: tokenizers.list_tokenizers,
 }
-ORDERS = {"newest": "id", "oldest": "id", "name": "name", "eval_loss": "listed_loss"}
+ORDERS = {"newest": "id", "oldest": "id", "name": "name", "eval_loss": "eval_loss"}  # and the column of its index
 
 
 def plans(owner: Person, work: Callable[[Session, Principal], object], *avoided: str) -> str:
@@ -78,9 +78,16 @@ def test_each_order_of_jobs_has_an_index_also_after_a_page(order: Any, alice_use
 
     job_id = factories.submitted(alice_user, factories.corpus(alice_user))
     assert f"ix_job_owner_id_{ORDERS[order]}" in indexes(alice_user, read, "sort")
-    following = plans(alice_user, partial(read, after=job_id), "sort")
+    next_page = plans(alice_user, partial(read, after=job_id), "sort")
     after_cursor = rf"ix_job_owner_id_{ORDERS[order]} on job.*\n +Index Cond: \(\(owner_id = .* AND \(.* [<>]=? "
-    assert re.search(after_cursor, following), following
+    assert re.search(after_cursor, next_page), next_page
+
+
+def test_gpu_hours_are_summed_up_of_the_attempts_that_an_index_finds(alice_user: Person) -> None:
+    def read(session: Session, user: Principal) -> None:
+        quotas.gpu_hours(session, [user.user_id])
+
+    assert "ix_attempt_ended_at" in indexes(alice_user, read, "nestloop")
 
 
 def test_jobs_whose_validation_loss_is_no_number_come_after_the_others() -> None:

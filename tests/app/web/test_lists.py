@@ -9,27 +9,15 @@ from starlette.testclient import TestClient
 from app.checkpoints import service as checkpoints
 from app.core import db
 from app.core.model_base import new_id
-from app.core.models import Checkpoint, Corpus, ImportedModel, Job, Tokenizer
+from app.core.models import Corpus, ImportedModel, Tokenizer
 from app.corpora import service as corpora
 from tests.app.jobs import factories
+from tests.app.web import list_rows
 from tests.users import Person
-from trainer.spec import resolve
 
 SIZES = {"Beta%": 300, "alpha": 100, "Gamma": 200}  # in this order they are made
 LOSSES = {"Beta%": 2.5, "alpha": 1.5}
 LISTS = ("corpora", "models", "tokenizers", "checkpoints")
-
-
-def job(owner: Person, name: str) -> Job:
-    spec = resolve({"corpora": ["text"], "name": name})
-    values: dict[str, Any] = {"recipe": spec.recipe, "spec": spec, "spec_sha256": spec.sha256(), "body_sha256": ""}
-    return Job(id=new_id(), owner_id=owner.id, name=name, max_steps=spec.max_steps, **values)
-
-
-def checkpoint(owner: Person, job_id: str, step: int, **values: Any) -> Checkpoint:
-    manifest = {"files": []}
-    own = {"owner_id": owner.id, "job_id": job_id, "step": step, "fence": 1, "manifest": manifest}
-    return Checkpoint(**own, path=f"runs/{job_id}/checkpoints/step-{step}-1", **values)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,12 +41,12 @@ def filled(alice_user: Person) -> None:
                 vocab_size=size,
                 sha256=new_id().ljust(64, "0"),
             )
-            row = job(alice_user, name)
+            row = list_rows.job(alice_user.id, name)
             session.add_all([model, tokenizer, row])
             session.flush()
             metrics = {"eval_loss": LOSSES[name]} if name in LOSSES else {}
-            saved = checkpoint(alice_user, row.id, 4, num_bytes=size, metrics=metrics, pinned=name == "alpha")
-            session.add(saved)
+            values = {"num_bytes": size, "metrics": metrics, "pinned": name == "alpha"}
+            session.add(list_rows.checkpoint(alice_user.id, row.id, 4, **values))
     with db.transaction() as session:
         corpora.install_samples(session)
 
@@ -184,7 +172,7 @@ def test_checkpoints_of_others_are_in_no_order(bob_api: TestClient) -> None:
 
 def test_only_jobs_with_checkpoints_are_offered(alice: TestClient, alice_user: Person) -> None:
     with db.transaction() as session:
-        session.add(job(alice_user, "no checkpoints"))
+        session.add(list_rows.job(alice_user.id, "no checkpoints"))
         session.flush()
         offered = [name for _id, name in checkpoints.jobs_with_checkpoints(session, principal=alice_user.principal)]
     assert offered == ["Gamma", "alpha", "Beta%"]
