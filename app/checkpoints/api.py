@@ -82,9 +82,10 @@ def change_checkpoint(principal: Submitter, checkpoint_id: Id, body: LabelChange
     "/checkpoints/{checkpoint_id}", status_code=204, responses=errors("checkpoint_deleted", "checkpoint_in_use")
 )
 def delete_checkpoint(principal: Submitter, checkpoint_id: Id) -> Response:
-    """Move a checkpoint to the trash, pinned or not. Refused while a job or a task uses it.
+    """Move a checkpoint to the trash, pinned or not.
 
-    Its exports and evaluations stay.
+    Refused while a job, a deployment or a task of another user uses it. Your exports and
+    evaluations of it that have not finished are cancelled; the others stay.
     """
     with db.transaction() as session:
         service.delete(session, principal=principal, checkpoint_id=checkpoint_id)

@@ -98,9 +98,9 @@ def change_labels(session: Session, *, principal: Principal, checkpoint_id: str,
 
 
 def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Checkpoint:
-    """Move a checkpoint to the trash, pinned or not.
+    """Move a checkpoint to the trash, pinned or not, and end its owner's exports and evaluations of it.
 
-    Raises PanelError: 404, 410, or 409 while a job or a background task uses it.
+    Raises PanelError: 404, 410, or 409 while a job, a deployment or another user's task uses it.
     """
     job_id = get(session, principal=principal, checkpoint_id=checkpoint_id).job_id
     job = session.get(Job, job_id, with_for_update=True)  # first, as whatever changes checkpoints locks their job
@@ -109,6 +109,7 @@ def delete(session: Session, *, principal: Principal, checkpoint_id: str) -> Che
     if job is not None and job.finished_at is None:
         _refuse_to_take_from(session, job, checkpoint_id)
     refuse_in_use(session, [checkpoint_id], principal.user_id)
+    background_tasks.cancel_of(session, BackgroundTask.checkpoint_id, checkpoint_id)
     name = job.name if job is not None else ""
     detail = f"step {row.step}"
     audit_log.record(session, "checkpoint_deleted", principal, subject=name, subject_id=checkpoint_id, detail=detail)
@@ -124,10 +125,11 @@ def restore(session: Session, checkpoint: Checkpoint) -> None:
 
 
 def purge(session: Session, row: Checkpoint) -> None:
-    """Delete a checkpoint, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a job, a
-    task or a deployment uses it.
+    """Delete a checkpoint, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a job,
+    another user's task or a deployment uses it.
     """
     refuse_in_use(session, [row.id], row.owner_id)
+    background_tasks.cancel_of(session, BackgroundTask.checkpoint_id, row.id)
     sharing.forget(session, row)
     row.state, row.deleted_at = "deleting", None
 
@@ -143,27 +145,25 @@ def _refuse_to_take_from(session: Session, job: Job, checkpoint_id: str) -> None
 
 
 def refuse_in_use(session: Session, ids: Sequence[str], owner_id: str) -> None:
-    """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, a task works on one, or a
-    deployment serves one. All are of one owner.
+    """Raise PanelError (409) if an unfinished job starts from one of these checkpoints, another user's task works on
+    one, or a deployment serves one. All are of one owner, whose own tasks end with them.
     """
     started_from = Job.spec["base_model"].as_string()
     starts = or_(Job.resume_from_id.in_(ids), started_from.in_(ids))
     using = select(Job).where(starts, Job.state.not_in(TERMINAL))
     job = session.scalar(using.order_by(Job.owner_id != owner_id).limit(1))
-    tasks = select(BackgroundTask).where(
-        BackgroundTask.checkpoint_id.in_(ids), BackgroundTask.state.in_(background_tasks.OPEN)
+    of_another = select(BackgroundTask.id).where(
+        BackgroundTask.checkpoint_id.in_(ids),
+        BackgroundTask.state.in_(background_tasks.OPEN),
+        BackgroundTask.owner_id != owner_id,
     )
-    task = session.scalar(tasks.order_by(BackgroundTask.owner_id != owner_id).limit(1))
-    if any(row is not None and row.owner_id != owner_id for row in (job, task)):
+    if (job is not None and job.owner_id != owner_id) or session.scalar(of_another.limit(1)) is not None:
         raise sharing.used_by_another("checkpoint_in_use")
     if job is not None:
         message = _(
             "The job “{job}” starts from this checkpoint and has not finished. Cancel it or wait for its end.",
             job=job.name,
         )
-        raise PanelError(409, "checkpoint_in_use", message)
-    if task is not None:
-        message = _("The task {id} exports or evaluates this checkpoint. Cancel it or wait for its end.", id=task.id)
         raise PanelError(409, "checkpoint_in_use", message)
     deployment_name = session.scalar(select(Deployment.name).where(Deployment.model_id.in_(ids)).limit(1))
     if deployment_name is not None:

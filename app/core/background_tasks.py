@@ -232,10 +232,10 @@ def cancel(task: BackgroundTask) -> bool:
     return True
 
 
-def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], row_id: str) -> list[str]:
-    """Cancel the open tasks of a corpus, checkpoint, model or tokenizer, which is locked. Returns their kinds."""
+def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], *row_ids: str) -> list[str]:
+    """Cancel the open tasks of corpora, checkpoints, models or tokenizers, which are locked. Returns their kinds."""
     tasks = session.scalars(
-        select(BackgroundTask).where(subject == row_id, BackgroundTask.state.in_(OPEN)).with_for_update()
+        select(BackgroundTask).where(subject.in_(row_ids), BackgroundTask.state.in_(OPEN)).with_for_update()
     )
     return [task.kind for task in tasks if cancel(task)]
 

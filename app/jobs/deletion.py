@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
-from app.core import audit_log, deleted_directories, sharing, storage
+from app.core import audit_log, background_tasks, deleted_directories, sharing, storage
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.models import (
@@ -34,16 +34,18 @@ HISTORY: tuple[type[Any], ...] = (MetricPoint, MetricRollup, Sample)  # tables o
 
 
 def delete(session: Session, *, principal: Principal, job_id: str) -> None:
-    """Move a job that has ended to the trash, with its checkpoints and what was exported or measured of them.
+    """Move a job that has ended to the trash, with its checkpoints and what was exported or measured of them,
+    and end its owner's exports and evaluations of them.
 
-    Raises PanelError: 404, or 409 for a job that has not ended, and while another job or a task uses one of its
-    checkpoints. Its Idempotency-Key is free for a new job.
+    Raises PanelError: 404, or 409 for a job that has not ended, and while another job, a deployment or another user's
+    task uses one of its checkpoints. Its Idempotency-Key is free for a new job.
     """
     job = own(session, Job, job_id, principal=principal)
     if job.state not in TERMINAL:
         raise PanelError(409, "job_open", _("This job has not ended. Cancel it first, then delete it."))
     ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job_id).with_for_update()).all()
     checkpoints.refuse_in_use(session, ids, principal.user_id)
+    background_tasks.cancel_of(session, BackgroundTask.checkpoint_id, *ids)
     audit_log.record(session, "job_deleted", principal, subject=job.name, subject_id=job_id)
     job.idempotency_key, job.deleted_at = None, func.now()
     session.flush()
@@ -64,10 +66,11 @@ def purge(session: Session, job: Job) -> None:
     """Delete a job, which is locked, for good, with its checkpoints, exports and evaluations. The sweep removes the
     files, the metrics and the row.
 
-    Raises PanelError (409) if another job, a task or a deployment uses one of its checkpoints.
+    Raises PanelError (409) if another job, another user's task or a deployment uses one of its checkpoints.
     """
     ids = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == job.id)).all()
     checkpoints.refuse_in_use(session, ids, job.owner_id)
+    background_tasks.cancel_of(session, BackgroundTask.checkpoint_id, *ids)
     tasks = session.scalars(select(BackgroundTask.id).where(BackgroundTask.checkpoint_id.in_(ids)))
     outputs = [storage.background_task(task_id) for task_id in tasks]
     deleted_directories.note(session, storage.run(job.id), *outputs)

@@ -222,7 +222,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     # checkpoints, exports and evaluations
     "checkpoint_corrupt": ((409, 422), "The files of the checkpoint are damaged."),
     "checkpoint_deleted": ((410,), "The checkpoint was deleted."),
-    "checkpoint_in_use": ((409,), "An unfinished job or task uses the checkpoint."),
+    "checkpoint_in_use": ((409,), "An unfinished job, a deployment or a task of another user uses the checkpoint."),
     "checkpoint_missing": ((409, 422), "Files of the checkpoint are missing."),
     "checkpoint_unknown": ((404, 422), "There is no such checkpoint."),
     "checkpoint_unresumable": ((422,), "The checkpoint holds no optimizer state."),

@@ -201,14 +201,20 @@ def test_a_checkpoint_is_deleted_and_its_exports_stay(alice_api: TestClient, ali
     assert [line for line in rescan() if job_id in line] == []
 
 
-def test_a_checkpoint_that_a_task_works_on_is_not_deleted(
-    alice_api: TestClient, alice_user: Person, corpus: str
+@pytest.mark.parametrize("kind", ["jobs", "checkpoints"])
+def test_the_tasks_of_a_deleted_checkpoint_are_cancelled_if_they_are_of_its_owner(
+    alice_api: TestClient, alice_user: Person, bob_user: Person, corpus: str, kind: str
 ) -> None:
-    _job_id, checkpoint_id = ended(alice_user, corpus)
-    task_id = task_on(checkpoint_id, alice_user, "running")
-    refused = alice_api.delete(f"/api/v1/checkpoints/{checkpoint_id}")
-    assert refusal(refused) == (409, "checkpoint_in_use")
-    assert task_id in refused.json()["title"]
+    job_id, checkpoint_id = ended(alice_user, corpus)
+    path = f"/api/v1/{kind}/{job_id if kind == 'jobs' else checkpoint_id}"
+    own, of_another = task_on(checkpoint_id, alice_user, "running"), task_on(checkpoint_id, bob_user, "running")
+    assert refusal(alice_api.delete(path)) == (409, "checkpoint_in_use")
+    with db.transaction() as session:
+        assert session.get_one(BackgroundTask, own).state == "running"
+        session.get_one(BackgroundTask, of_another).state = "cancelled"
+    assert alice_api.delete(path).status_code == 204
+    with db.transaction() as session:
+        assert session.get_one(BackgroundTask, own).state == "cancelled"
 
 
 def test_an_unfinished_job_keeps_the_checkpoints_that_it_may_resume_from(
