@@ -167,11 +167,11 @@ def _refuse_in_use(session: Session, model: ImportedModel) -> None:
 
 
 def purge(session: Session, model: ImportedModel) -> None:
-    """Delete the row of a model, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a
-    job, a task or a deployment uses it.
+    """Delete the row of a model, which is locked, for good, and cancel its tasks; the sweep removes its files. Raises
+    PanelError (409) if a job or a deployment uses it.
     """
     _refuse_in_use(session, model)
-    background_tasks.refuse_open(session, BackgroundTask.model_id, model.id, "model_in_use")
+    background_tasks.cancel_of(session, BackgroundTask.model_id, model.id)
     deleted_directories.note(session, storage.base_model(model.id))
     sharing.forget(session, model)
     session.delete(model)

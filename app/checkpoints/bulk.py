@@ -6,7 +6,7 @@ from sqlalchemy import func, or_, select
 from sqlalchemy.orm import Session
 
 from app.checkpoints import service
-from app.core import storage
+from app.core import background_tasks, storage
 from app.core.i18n import _, gettext_noop, ngettext
 from app.core.labels import LabelChanges, checkpoint_title
 from app.core.models import BackgroundTask, Checkpoint, Job
@@ -16,7 +16,7 @@ from app.web.labels import LabelForm
 
 
 def _uses(session: Session, principal: Principal, checkpoint: Checkpoint) -> list[str]:
-    """Whether a checkpoint is pinned, the jobs that start from it, and its exports and evaluations, which stay."""
+    """Whether a checkpoint is pinned, the jobs that start from it, and its exports and evaluations that stay."""
     starts = or_(Job.resume_from_id == checkpoint.id, Job.spec["base_model"].as_string() == checkpoint.id)
     jobs = (
         select(Job.name)
@@ -24,7 +24,8 @@ def _uses(session: Session, principal: Principal, checkpoint: Checkpoint) -> lis
         .order_by(Job.id.desc())
     )
     names = session.scalars(jobs.limit(MAX_NAMES + 1)).all()
-    num_tasks = session.scalar(select(func.count()).where(BackgroundTask.checkpoint_id == checkpoint.id)) or 0
+    ended = (BackgroundTask.checkpoint_id == checkpoint.id, BackgroundTask.state.not_in(background_tasks.OPEN))
+    num_tasks = session.scalar(select(func.count()).where(*ended)) or 0
     tasks = ngettext("{n} export or evaluation stays", "{n} exports and evaluations stay", num_tasks)
     sentences = (
         _("Pinned") if checkpoint.pinned else "",

@@ -152,12 +152,8 @@ def refuse_in_use(session: Session, ids: Sequence[str], owner_id: str) -> None:
     starts = or_(Job.resume_from_id.in_(ids), started_from.in_(ids))
     using = select(Job).where(starts, Job.state.not_in(TERMINAL))
     job = session.scalar(using.order_by(Job.owner_id != owner_id).limit(1))
-    of_another = select(BackgroundTask.id).where(
-        BackgroundTask.checkpoint_id.in_(ids),
-        BackgroundTask.state.in_(background_tasks.OPEN),
-        BackgroundTask.owner_id != owner_id,
-    )
-    if (job is not None and job.owner_id != owner_id) or session.scalar(of_another.limit(1)) is not None:
+    is_used = background_tasks.are_used_by_others(session, BackgroundTask.checkpoint_id, ids, owner_id)
+    if is_used or (job is not None and job.owner_id != owner_id):
         raise sharing.used_by_another("checkpoint_in_use")
     if job is not None:
         message = _(

@@ -233,22 +233,23 @@ def cancel(task: BackgroundTask) -> bool:
 
 
 def cancel_of(session: Session, subject: InstrumentedAttribute[str | None], *row_ids: str) -> list[str]:
-    """Cancel the open tasks of corpora, checkpoints, models or tokenizers, which are locked. Returns their kinds."""
-    tasks = session.scalars(
-        select(BackgroundTask).where(subject.in_(row_ids), BackgroundTask.state.in_(OPEN)).with_for_update()
-    )
+    """Cancel what works on corpora, checkpoints, models or tokenizers, which are locked. Returns the tasks' kinds."""
+    tasks = session.scalars(_work_on(subject, row_ids).with_for_update())
     return [task.kind for task in tasks if cancel(task)]
 
 
-def refuse_open(session: Session, subject: InstrumentedAttribute[str | None], row_id: str, code: str) -> None:
-    """Raise PanelError (409) while a task works on a corpus, checkpoint, model or tokenizer."""
-    open_tasks = select(BackgroundTask).where(subject == row_id, BackgroundTask.state.in_(OPEN))
-    _refuse(session.scalar(open_tasks.limit(1)), code)
+def are_used_by_others(
+    session: Session, subject: InstrumentedAttribute[str | None], row_ids: Sequence[str], owner_id: str
+) -> bool:
+    """Whether tasks of others than their owner work on corpora, checkpoints, models or tokenizers."""
+    of_others = _work_on(subject, row_ids).where(BackgroundTask.owner_id != owner_id)
+    return session.scalar(of_others.limit(1)) is not None
 
 
-def _refuse(task: BackgroundTask | None, code: str) -> None:
-    if task is not None:
-        raise PanelError(409, code, _("The task {id} uses this. Cancel it or wait for its end.", id=task.id))
+def _work_on(subject: InstrumentedAttribute[str | None], row_ids: Sequence[str]) -> Select[BackgroundTask]:
+    """The open tasks of rows, and the evaluations whose answers these judge."""
+    judges = BackgroundTask.options["judge"].as_string().in_(row_ids)
+    return select(BackgroundTask).where(or_(subject.in_(row_ids), judges), BackgroundTask.state.in_(OPEN))
 
 
 def cancel_uses(session: Session, *, corpus_id: str) -> None:
@@ -259,7 +260,10 @@ def cancel_uses(session: Session, *, corpus_id: str) -> None:
 
 def refuse_while_tokenized(session: Session, *, corpus_id: str) -> None:
     """Raise PanelError (409) while a task tokenizes a corpus, which is about to get another text."""
-    _refuse(session.scalar(_uses(corpus_id).where(BackgroundTask.kind == "tokenize").limit(1)), "corpus_in_use")
+    task = session.scalar(_uses(corpus_id).where(BackgroundTask.kind == "tokenize").limit(1))
+    if task is not None:
+        message = _("The task {id} uses this. Cancel it or wait for its end.", id=task.id)
+        raise PanelError(409, "corpus_in_use", message)
 
 
 def _uses(corpus_id: str) -> Select[BackgroundTask]:

@@ -285,22 +285,17 @@ def delete_corpus(session: Session, *, principal: Principal, corpus_id: str) -> 
     _refuse_in_use(session, corpus)
     audit_log.record(session, "corpus_deleted", principal, subject=corpus.name, subject_id=corpus.id)
     background_tasks.cancel_uses(session, corpus_id=corpus.id)
-    _end_reading(session, corpus)
-    corpus.deleted_at = func.now()
-
-
-def _end_reading(session: Session, corpus: Corpus) -> None:
     for kind in background_tasks.cancel_of(session, BackgroundTask.corpus_id, corpus.id):
         if kind in CANCELLED:
             fail_parse(session, corpus_id=corpus.id, problems=[{"code": CANCELLED[kind]}])
+    corpus.deleted_at = func.now()
 
 
 def purge(session: Session, corpus: Corpus) -> None:
-    """Delete the row of a corpus, which is locked, for good; the sweep removes its files. Raises PanelError (409) if a
-    job or a task uses it.
+    """Delete the row of a corpus, which is locked, for good, with its tasks, and cancel what else reads it; the sweep
+    removes its files. Raises PanelError (409) if a job uses it.
     """
     _refuse_in_use(session, corpus)
-    background_tasks.refuse_open(session, BackgroundTask.corpus_id, corpus.id, "corpus_in_use")
     background_tasks.cancel_uses(session, corpus_id=corpus.id)
     deleted_directories.note(session, storage.corpus(corpus.id))
     sharing.forget(session, corpus)
@@ -311,8 +306,7 @@ def delete_expired(session: Session) -> None:
     """Delete the corpora whose lifetime is over and that nothing unfinished uses; the sweep removes their files."""
     expired = select(Corpus).where(Corpus.expires_at < func.now()).order_by(Corpus.id).limit(MAX_EXPIRED)
     for corpus in session.scalars(expired.with_for_update(skip_locked=True)):
-        with suppress(PanelError), session.begin_nested():  # nothing is ended of one that is in use
-            _end_reading(session, corpus)
+        with suppress(PanelError):  # it is in use
             purge(session, corpus)
 
 

@@ -199,11 +199,10 @@ def _refuse_in_use(session: Session, tokenizer: Tokenizer) -> None:
 
 
 def purge(session: Session, tokenizer: Tokenizer) -> None:
-    """Delete a tokenizer, whose row is locked, for good; the sweep removes its files. Raises PanelError (409) if a job
-    or a task uses it.
+    """Delete a tokenizer, whose row is locked, for good, with its tasks; the sweep removes its files. Raises PanelError
+    (409) if a job uses it.
     """
     _refuse_in_use(session, tokenizer)
-    background_tasks.refuse_open(session, BackgroundTask.tokenizer_id, tokenizer.id, "tokenizer_in_use")
     deleted_directories.note(session, storage.tokenizer(tokenizer.id))
     sharing.forget(session, tokenizer)
     session.delete(tokenizer)

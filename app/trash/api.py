@@ -37,7 +37,7 @@ def restore_from_trash(principal: Submitter, trashed_id: Id) -> Response:
 
 @router.delete("/trash/{trashed_id}", status_code=204, responses=errors(*IN_USE))
 def delete_from_trash(principal: Submitter, trashed_id: Id) -> Response:
-    """Delete something in the trash for good, with its files. A job, task or deployment may still use it: 409."""
+    """Delete something in the trash for good, with its files. A job or a deployment may still use it: 409."""
     with db.transaction() as session:
         service.purge(session, principal=principal, row_id=trashed_id)
     return Response(status_code=204)
@@ -45,6 +45,6 @@ def delete_from_trash(principal: Submitter, trashed_id: Id) -> Response:
 
 @router.delete("/trash", status_code=204)
 def empty_trash(principal: Submitter) -> Response:
-    """Delete everything in your trash for good but what a job, a task or a deployment uses."""
+    """Delete everything in your trash for good but what a job or a deployment uses."""
     bulk.empty(principal)
     return Response(status_code=204)

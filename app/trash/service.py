@@ -129,7 +129,8 @@ def restore(session: Session, *, principal: Principal, row_id: str) -> TrashKind
 def purge(session: Session, *, principal: Principal, row_id: str) -> TrashKind:
     """Delete something in the trash for good, and answer its kind; the sweep removes its files.
 
-    Raises PanelError: 404, or 409 if a job, a task or a deployment uses it.
+    Tasks that work on it are cancelled. Raises PanelError: 404, or 409 if a job, a deployment or a task of another
+    user uses it.
     """
     kind, row = _find(session, principal, row_id)
     audit_log.record(

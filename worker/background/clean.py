@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from app.core import db
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
@@ -35,6 +37,11 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         return {"failed": {"problems": [{"code": "parent_gone"}]}}
     if models is None:
         return {"failed": {"problems": [{"code": "scoring_model_gone"}]}}
+
+    def is_unchanged(session: Session) -> bool:
+        return service.child_recipe(session, cleaning) == recipe
+
+    lease.need(is_unchanged)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECIPE_FILE).write_text(json.dumps({**recipe, "models": models}))
     own_environment = child_environment("export", **TORCH_IMPORT_ENVIRONMENT)
@@ -47,7 +54,7 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         directory=directory,
     )
     with db.transaction() as session:
-        if service.child_recipe(session, cleaning) != recipe:  # what was read may be of two readings
+        if not is_unchanged(session):  # what was read may be of two readings
             return {"failed": {"problems": [{"code": "parent_gone"}]}}
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}

@@ -2,8 +2,10 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 from sqlalchemy.exc import DBAPIError, TimeoutError
+from sqlalchemy.orm import Session
 
 from app.core import background_tasks, db, disk
 from app.core.json_shapes import TaskProgress
@@ -29,9 +31,14 @@ class Lease:
         self._valid_until = time.monotonic() + settings().lease_seconds
         self._phase: str | None = None
         self._phase_started_at = time.monotonic()
+        self._are_inputs_there: Callable[[Session], bool] | None = None
         self.is_over = False
         self.is_outage = False  # it ended as the database could not be reached
         self.is_disk_full = False
+
+    def need(self, are_inputs_there: Callable[[Session], bool]) -> None:
+        """Have the process end, too, once what the task reads is deleted or read again."""
+        self._are_inputs_there = are_inputs_there
 
     def renew(self, progress: Message | None, phase: str | None = None) -> bool:
         """Renew it and record the progress of a phase. Returns False if the process must end.
@@ -43,7 +50,18 @@ class Lease:
             self._phase, self._phase_started_at = phase, time.monotonic()
         self.is_over = self._is_stopping.is_set() or not self._renewed(progress)
         self.is_disk_full = self._writes_user_data and disk.is_full()
-        return not self.is_over and not self.is_disk_full
+        return not self.is_over and not self.is_disk_full and not self._has_lost_inputs()
+
+    def _has_lost_inputs(self) -> bool:
+        if self._are_inputs_there is None:
+            return False
+        try:
+            with db.transaction() as session:
+                return not self._are_inputs_there(session)
+        except OUTAGE as error:
+            if not is_outage(error):
+                raise
+            return False
 
     def _renewed(self, progress: Message | None) -> bool:
         now = time.monotonic()

@@ -42,6 +42,7 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         )
         directory(task).mkdir(parents=True, exist_ok=True)
         (directory(task) / REQUEST).write_text(request.model_dump_json())
+    lease.need(lambda session: corpora_service.is_unchanged(session, corpora))
     closing, status = runner.run_sandboxed(
         command(task, tokenizer),
         child_environment("tokenizer" if tokenizer.source == "training" else "validate"),

@@ -88,7 +88,7 @@ def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Messa
             next_beat = time.monotonic() + HEARTBEAT_SECONDS
             if not heartbeat(progress):
                 return {}
-        is_readable = bool(select.select([child.stdout], [], [], HEARTBEAT_SECONDS)[0])
+        is_readable = bool(select.select([child.stdout], [], [], max(0.0, next_beat - time.monotonic()))[0])
         data = os.read(child.stdout.fileno(), 1 << 16) if is_readable else None
         if data == b"":
             return {}

@@ -242,24 +242,20 @@ def test_an_older_version_stands_in_the_list_while_the_newest_is_in_the_trash(
     assert old in ids()
 
 
-def used_by(kind: str, row_id: str, owner: Person, corpus: str) -> tuple[type[Any], str]:
-    """What still uses a row when it is in the trash: an unfinished job, or an open task of a tokenizer."""
-    with db.transaction() as session:
-        if kind == "tokenizers":
-            task = BackgroundTask(owner_id=owner.id, tokenizer_id=row_id, kind="tokenizer")
-            session.add(task)
-            session.flush()
-            return BackgroundTask, task.id
+def used_by(kind: str, row_id: str, owner: Person, corpus: str) -> str:
+    """An unfinished job that still uses a row when it is in the trash."""
     job_id = factories.submitted(owner, row_id if kind == "corpora" else corpus, **STEPS)
     with db.transaction() as session:
         job = session.get_one(Job, job_id)
         if kind == "models":
             job.spec = job.spec.model_copy(update={"base_model": row_id})
+        elif kind == "tokenizers":
+            job.tokenizer_id = row_id
         elif kind == "checkpoints":
             job.resume_from_id = row_id
         elif kind == "jobs":
             job.resume_from_id = session.scalars(select(Checkpoint.id).where(Checkpoint.job_id == row_id)).first()
-    return Job, job_id
+    return job_id
 
 
 @pytest.mark.parametrize(("kind", "word", "create", "table"), KINDS)
@@ -267,7 +263,7 @@ def test_what_something_uses_is_not_deleted_for_good(
     alice: TestClient, alice_user: Person, corpus: str, kind: str, word: str, create: Any, table: type[Any]
 ) -> None:
     row_id = create(alice_user)
-    user_table, user_id = used_by(kind, row_id, alice_user, corpus)
+    job_id = used_by(kind, row_id, alice_user, corpus)
     with db.transaction() as session:
         if table is Job:
             session.execute(update(Checkpoint).where(Checkpoint.job_id == row_id).values(deleted_at=func.now()))
@@ -283,9 +279,28 @@ def test_what_something_uses_is_not_deleted_for_good(
     sweep()
     assert row_id in [entry["id"] for entry in listed(alice)]
     with db.transaction() as session:
-        session.execute(update(user_table).where(user_table.id == user_id).values(state="cancelled"))
+        session.execute(update(Job).where(Job.id == job_id).values(state="cancelled"))
     sweep()
     assert row_id not in [entry["id"] for entry in listed(alice)]
+
+
+@pytest.mark.parametrize(("kind", "word", "create", "table"), KINDS)
+def test_what_works_on_a_row_is_cancelled_when_that_is_deleted_for_good(
+    alice: TestClient, alice_user: Person, corpus: str, kind: str, word: str, create: Any, table: type[Any]
+) -> None:
+    row_id = create(alice_user)
+    assert alice.delete(f"/api/v1/{kind}/{row_id}").status_code == 204
+    subject = "checkpoint" if kind == "jobs" else word
+    work = {"corpus": "statistics", "tokenizer": "tokenizer"}.get(subject, "export")
+    with db.transaction() as session:
+        of_job = select(Checkpoint.id).where(Checkpoint.job_id == row_id)
+        on = {f"{subject}_id": session.scalar(of_job) if kind == "jobs" else row_id}
+        task = BackgroundTask(owner_id=alice_user.id, kind=work, state="running", **on)
+        session.add(task)
+    assert alice.delete(f"{PATH}/{row_id}").status_code == 204
+    with db.transaction() as session:
+        left = session.get(BackgroundTask, task.id)
+        assert left is None or left.state == "cancelled"  # of checkpoints the row stays, and its tasks
 
 
 def test_checkpoints_of_a_job_that_can_be_restored_stay_with_it(
