@@ -62,6 +62,14 @@ MESSAGES = {
         "{file} in the archive is not as Athanor writes it: {why}. Export the job again, or update this installation "
         "if a newer one wrote it."
     ),
+    "run_curves_large": gettext_noop(
+        "metrics.csv in the archive has more than {max_values} values or {max_bytes} bytes, the most that is imported. "
+        "Unpack the archive and import a checkpoint of it as a base model."
+    ),
+    "run_samples_large": gettext_noop(
+        "samples.jsonl in the archive has more than {max_samples} samples or {max_bytes} bytes, the most that is "
+        "imported. Unpack the archive and import a checkpoint of it as a base model."
+    ),
     # evaluations: the codes of trainer/inference/evaluation.py
     "questions_unjudged": gettext_noop(
         "A corpus has questions whose answers a model judges. Start another evaluation and choose that model."

@@ -1,6 +1,7 @@
 """Imports the archive of a run: a sandboxed child reads it, then it becomes a job."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from sqlalchemy.orm import Session
@@ -53,9 +54,9 @@ def command(task: BackgroundTask) -> list[str]:
     return [sys.executable, "-m", "worker.sandbox.run_archive", *arguments]
 
 
-def record(session: Session, task: BackgroundTask, report: Report) -> None:
+def record(session: Session, task: BackgroundTask, report: Report, lease: Lease) -> Callable[[], None]:
     """Make the job."""
-    imports.record(session, task, report["tokenizer"])
+    return imports.record(session, task, report["tokenizer"], lease.keep)
 
 
 def clean_up(task: BackgroundTask, is_success: bool) -> None:

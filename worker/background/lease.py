@@ -13,7 +13,12 @@ from app.core.models import BackgroundTask
 from app.core.settings import settings
 from trainer.formats.jsonlines import Message
 
+KEEP_SECONDS = 1.0
 OUTAGE = (DBAPIError, TimeoutError)
+
+
+class TaskLost(Exception):
+    """A task was cancelled, deleted or started again while its result was stored, or the worker stops."""
 
 
 def is_outage(error: BaseException) -> bool:
@@ -29,6 +34,7 @@ class Lease:
         self._writes_user_data = writes_user_data
         self._is_stopping = is_stopping
         self._valid_until = time.monotonic() + settings().lease_seconds
+        self._next_renewal = 0.0
         self._phase: str | None = None
         self._phase_started_at = time.monotonic()
         self._are_inputs_there: Callable[[Session], bool] | None = None
@@ -51,6 +57,15 @@ class Lease:
         self.is_over = self._is_stopping.is_set() or not self._renewed(progress)
         self.is_disk_full = self._writes_user_data and disk.is_full()
         return not self.is_over and not self.is_disk_full and not self._has_lost_inputs()
+
+    def keep(self) -> None:
+        """Renew it while a result is stored, once a second at most. Raises TaskLost."""
+        if time.monotonic() < self._next_renewal:
+            return
+        self._next_renewal = time.monotonic() + KEEP_SECONDS
+        self.is_over = self._is_stopping.is_set() or not self._renewed(None)
+        if self.is_over:
+            raise TaskLost
 
     def _has_lost_inputs(self) -> bool:
         if self._are_inputs_there is None:

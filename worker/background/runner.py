@@ -26,7 +26,7 @@ from worker.background import (
     statistics,
     tokenize_corpora,
 )
-from worker.background.lease import OUTAGE, Lease, is_outage
+from worker.background.lease import OUTAGE, Lease, TaskLost, is_outage
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 
@@ -137,6 +137,8 @@ def run(task: BackgroundTask, lease: Lease) -> None:
     try:
         report = work.run(task, lease)
         is_success = not lease.is_over and bool(report) and _record_end(task, lease, report) and "result" in report
+    except TaskLost:
+        log.warning("task %s was cancelled, deleted or started again before its result was stored", task.id)
     except runner.DirectoryInUse:
         log.warning("task %s waits until a process of an earlier start has ended", task.id)
         with db.transaction() as session:
@@ -153,10 +155,14 @@ def _record_end(task: BackgroundTask, lease: Lease, report: Report) -> bool:
     """
 
     def store(session: Session) -> bool:
-        has_ended = outcomes.record_end(session, task=task, report=report)
         record = WORK[task.kind].record
-        if has_ended and record is not None and "result" in report:
-            record(session, task, report)
+        # First, as it may take minutes: a task that has ended is locked.
+        finish = record(session, task, report, lease) if record is not None and "result" in report else None
+        has_ended = outcomes.record_end(session, task=task, report=report)
+        if finish is not None:
+            if not has_ended:
+                raise TaskLost
+            finish()
         return has_ended
 
     def refuse(session: Session, why: str) -> bool:

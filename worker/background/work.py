@@ -21,5 +21,6 @@ class Work:
     directory: Callable[[BackgroundTask], Path]
     run: Callable[[BackgroundTask, Lease], Report]
     clean_up: Callable[[BackgroundTask, bool], None]  # after every ending; the flag says whether it succeeded
-    record: Callable[[Session, BackgroundTask, Report], None] | None = None  # of a success, in its transaction
+    # Stores what came of a success, in the transaction that then ends the task; returns what is done after that.
+    record: Callable[[Session, BackgroundTask, Report, Lease], Callable[[], None]] | None = None
     writes_user_data: bool = True  # so that its process must end when the disk is full

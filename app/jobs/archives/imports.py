@@ -4,9 +4,9 @@ The task's process (worker/sandbox/run_archive.py) has checked every byte before
 """
 
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from anyio import to_thread
 from sqlalchemy import select
@@ -39,10 +39,13 @@ from app.web import uploads
 from trainer.run_dir import MANIFEST, RunDir, write_atomically
 from trainer.spec import TrainSpec
 
+T = TypeVar("T")
+
 MAX_FILENAME_LENGTH = 200
 MAX_BYTES = 1 << 62  # the disk and the quota are the limit
 CHECK_BYTES = 16 << 20  # of an upload, after which they are checked again
 VALUES_PER_INSERT = 2_000  # of curves
+CHARACTERS_PER_INSERT = 100_000  # of samples
 CHECKPOINTS = "checkpoints"  # the directory of all, in an archive and of a job
 
 
@@ -145,12 +148,16 @@ def remove_directory(directory: Path) -> None:
 # ---- the job --------------------------------------------------------------------------------------------------------
 
 
-def record(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | None) -> None:
-    """Make a job of the files that a task's process has checked, in the transaction that ends the task.
+def record(
+    session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | None, keep: Callable[[], None]
+) -> Callable[[], None]:
+    """Make a job of the files that a task's process has checked, in the transaction that ends the task. Returns what
+    moves the files, for the end of that.
 
     The job has the ID of the task, and so has its tokenizer where that is new. `tokenizer` are hash and size of the
-    vocabulary of the archived one. Files are moved last. May be repeated after an outage, even one at the commit: what
-    is read from the directory of the task stays there, and what was moved already stays in its place.
+    vocabulary of the archived one. `keep` is called again and again meanwhile, and raises an error if the task is lost.
+    May be repeated after an outage, even one at the commit: what is read from the directory of the task stays there,
+    and what was moved already stays in its place.
     """
     owner = session.get_one(User, task.owner_id)
     directory = storage.background_task(task.id) / reading.UNPACKED
@@ -166,11 +173,11 @@ def record(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | N
         ids.name_tokenizer(run.tokenizer.id, row.id)
     job = _insert(session, task, owner.id, run, TrainSpec.model_validate(ids.replaced(spec.model_dump())), ids)
     job.tokenizer_id = tokenizer_id
-    latest = _append_curves(session, job, directory, ids)
+    latest = _append_curves(session, job, directory, ids, keep)
     job.progress = JobProgress(done=job.step, total=job.max_steps or 0, latest=latest)
-    _add_samples(session, job, directory)
-    _record_checkpoints(session, job, run, directory, ids)
-    _move(job, directory)
+    _add_samples(session, job, directory, keep)
+    _record_checkpoints(session, job, run, directory, ids, keep)
+    return lambda: _move(job, directory)
 
 
 def _insert(
@@ -252,34 +259,53 @@ def _fence(entry: ArchivedCheckpoint) -> int:
     return int(entry.directory.rpartition("-")[2])
 
 
-def _append_curves(session: Session, job: Job, directory: Path, ids: LocalIds) -> dict[str, Value]:
+def _append_curves(
+    session: Session, job: Job, directory: Path, ids: LocalIds, keep: Callable[[], None]
+) -> dict[str, Value]:
     """Add all points; returns the last value of each series."""
     latest: dict[str, Value] = {}
-    batch: list[metrics.Point] = []
-    size = 0
-    for seq, row in enumerate(reading.curve_rows(directory), 1):
-        values = {ids.series(name): value for name, value in row.values.items()}
-        latest.update(values)
-        batch.append(metrics.Point(seq, row.step, {**values}, row.at))
-        size += len(values)
-        if size >= VALUES_PER_INSERT:
-            metrics.append(session, job_id=job.id, fence=job.fence, points=batch)
-            batch, size = [], 0
-    metrics.append(session, job_id=job.id, fence=job.fence, points=batch)
+    rows = enumerate(reading.curve_rows(directory), 1)
+    for batch in _batches(rows, lambda row: 1 + len(row[1].values), VALUES_PER_INSERT):
+        keep()
+        points = []
+        for seq, row in batch:
+            values = {ids.series(name): value for name, value in row.values.items()}
+            latest.update(values)
+            points.append(metrics.Point(seq, row.step, {**values}, row.at))
+        metrics.append(session, job_id=job.id, fence=job.fence, points=points)
     return latest
 
 
-def _add_samples(session: Session, job: Job, directory: Path) -> None:
-    for seq, sample in enumerate(reading.samples(directory), 1):
-        row = {"job_id": job.id, "fence": job.fence, "seq": seq, **sample.model_dump()}
-        session.execute(insert(Sample).values(**row).on_conflict_do_nothing())
+def _add_samples(session: Session, job: Job, directory: Path, keep: Callable[[], None]) -> None:
+    samples = enumerate(reading.samples(directory), 1)
+    for batch in _batches(samples, lambda sample: 1 + len(sample[1].prompt + sample[1].text), CHARACTERS_PER_INSERT):
+        keep()
+        rows = [{"job_id": job.id, "fence": job.fence, "seq": seq, **sample.model_dump()} for seq, sample in batch]
+        session.execute(insert(Sample).on_conflict_do_nothing(), rows)
 
 
-def _record_checkpoints(session: Session, job: Job, run: RunDescription, directory: Path, ids: LocalIds) -> None:
+def _batches(items: Iterable[T], size: Callable[[T], int], max_size: int) -> Iterator[list[T]]:
+    """Items together, as soon as their sizes add up to a maximum."""
+    batch: list[T] = []
+    total = 0
+    for item in items:
+        batch.append(item)
+        total += size(item)
+        if total >= max_size:
+            yield batch
+            batch, total = [], 0
+    if batch:
+        yield batch
+
+
+def _record_checkpoints(
+    session: Session, job: Job, run: RunDescription, directory: Path, ids: LocalIds, keep: Callable[[], None]
+) -> None:
     """Sign the checkpoints and record them, in the place that _move gives them or has given them already."""
     target = storage.run(job.id)
     place = directory if (directory / CHECKPOINTS).exists() else target
     for entry in run.checkpoints:
+        keep()
         path = place / entry.directory
         signature.sign(path, job_id=job.id, owner_id=job.owner_id, fence=_fence(entry), step=entry.step)
         checkpoints.record(

@@ -19,7 +19,7 @@ from app.core.json_shapes import Value
 from app.jobs.archives.description import FORMAT, FORMAT_VERSION, ArchivedCheckpoint, RunDescription
 from trainer.events import SampleSplit
 from trainer.formats import strict_json
-from trainer.spec import TrainSpec
+from trainer.spec import MAX_STEPS, TrainSpec
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -30,6 +30,10 @@ CHECKPOINT = re.compile(r"checkpoints/step-(0|[1-9]\d{0,9})-([1-9]\d{0,9})", re.
 MAX_JSON_BYTES = 4 << 20
 MAX_LINE_BYTES = 1 << 20  # of the curves and of the samples
 MAX_SERIES = 1_000
+MAX_VALUES = 20_000_000  # of all curves
+MAX_CURVES_BYTES = 1 << 30
+MAX_SAMPLES = 100_000
+MAX_SAMPLES_BYTES = 128 << 20
 MAX_INTEGER = 2**31 - 1  # of a step in the database
 _SERIES = re.compile(r"[\x21-\x7e]{1,200}")
 _WORDS = ("nan", "inf", "-inf")
@@ -128,9 +132,10 @@ def _validated(shape: type[T], raw: dict[str, Any], path: Path) -> T:
 def curve_rows(directory: Path) -> Iterator[CurveRow]:
     """The lines of metrics.csv, by their steps."""
     path = directory / METRICS
+    too_large = InvalidArchive("run_curves_large", max_values=MAX_VALUES, max_bytes=MAX_CURVES_BYTES)
     names: list[str] | None = None
-    before = -1
-    for number, line in _lines(path):
+    before, num_values = -1, 0
+    for number, line in _lines(path, MAX_CURVES_BYTES, too_large):
         try:
             (fields,) = csv.reader([line.decode()], strict=True)  # alone, so that no value goes on in the next line
             if names is None:
@@ -141,16 +146,20 @@ def curve_rows(directory: Path) -> Iterator[CurveRow]:
                 raise ValueError("step")
         except (ValueError, csv.Error):
             raise _invalid(path, f"line {number}") from None
-        before = row.step
+        before, num_values = row.step, num_values + len(row.values)
+        if num_values > MAX_VALUES:
+            raise too_large
         yield row
     if names is None:
         raise _invalid(path, "line 1")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file with their numbers, of MAX_LINE_BYTES at most."""
+def _lines(path: Path, max_bytes: int, too_large: InvalidArchive) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file of so many bytes at most with their numbers, each of MAX_LINE_BYTES at most."""
     if not path.is_file():
         raise InvalidArchive("run_file_missing", file=path.name)
+    if path.stat().st_size > max_bytes:
+        raise too_large
     with path.open("rb") as file:
         number = 0
         while line := file.readline(MAX_LINE_BYTES + 1):
@@ -171,7 +180,7 @@ def _series(header: list[str]) -> list[str]:
 def _curve_row(line: list[str], names: list[str]) -> CurveRow:
     step, time, *texts = line
     at = datetime.fromisoformat(time) if time else None
-    if not 0 <= int(step) <= MAX_INTEGER or (at is not None and at.tzinfo is None):
+    if not 0 <= int(step) <= MAX_STEPS or (at is not None and at.tzinfo is None):
         raise ValueError("step or time")
     return CurveRow(int(step), at, {name: _value(text) for name, text in zip(names, texts, strict=True) if text != ""})
 
@@ -188,7 +197,10 @@ def _value(text: str) -> Value:
 def samples(directory: Path) -> Iterator[ArchivedSample]:
     """What the model wrote."""
     path = directory / SAMPLES
-    for number, line in _lines(path):
+    too_large = InvalidArchive("run_samples_large", max_samples=MAX_SAMPLES, max_bytes=MAX_SAMPLES_BYTES)
+    for number, line in _lines(path, MAX_SAMPLES_BYTES, too_large):
+        if number > MAX_SAMPLES:
+            raise too_large
         try:
             sample = ArchivedSample.model_validate(strict_json.loads(line))
         except (ValueError, RecursionError):

@@ -196,6 +196,8 @@ NEVER_ONE = {
             "{max} tags",
             "{max} jobs",
             "{max_length} characters",
+            "{max_values} values or {max_bytes} bytes",
+            "{max_samples} samples or {max_bytes} bytes",
         ),
         *(
             "{max_length} entries",

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from app.checkpoints import signature
 from app.core import db, quotas, storage
-from app.core.models import BackgroundTask, Checkpoint, Job, MetricPoint, Tokenizer
+from app.core.models import Checkpoint, Job, MetricPoint, Tokenizer
 from app.jobs import stream
 from app.jobs.archives import imports
 from app.jobs.attempts import attempts
@@ -290,12 +290,13 @@ def test_a_database_that_is_lost_at_the_commit_costs_nothing(
         with db.transaction() as other:
             other.execute(select(func.pg_terminate_backend(pid)))
 
-    def record_and_lose(session: Session, task: BackgroundTask, tokenizer: dict[str, Any] | None) -> None:
+    def record_and_lose(session: Session, *rest: Any) -> Callable[[], None]:
         nonlocal pid
-        record(session, task, tokenizer)
+        finish = record(session, *rest)
         pid = session.scalar(select(func.pg_backend_pid()))
         if not lost:
             event.listen(session, "before_commit", terminate, once=True)
+        return finish
 
     pid = None
     monkeypatch.setattr(imports, "record", record_and_lose)

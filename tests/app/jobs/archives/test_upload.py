@@ -94,7 +94,7 @@ def test_curves_are_inserted_in_batches_of_bounded_size(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(imports.metrics, "append", append)
     job, ids = SimpleNamespace(id="a", fence=1), SimpleNamespace(series=str)
-    assert imports._append_curves(None, job, tmp_path, ids) == dict.fromkeys(names, 1.5)  # type: ignore[arg-type]
+    assert imports._append_curves(None, job, tmp_path, ids, lambda: None) == dict.fromkeys(names, 1.5)  # type: ignore[arg-type]
     assert (sum(sizes), max(sizes)) == (5000, 2000)
 
 
