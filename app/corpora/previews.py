@@ -9,7 +9,6 @@ from app.core import storage
 
 PREVIEW_CHARACTERS = 500
 RECORD_CHARACTERS = 20_000  # a record is shown whole or not taken apart
-VOCABULARY_SAMPLE = 240
 
 
 @dataclass(frozen=True)

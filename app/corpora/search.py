@@ -19,7 +19,7 @@ MAX_SECONDS = 1.0  # of one request
 BLOCK_BYTES = 256 << 10  # of text that is searched at a time
 MAX_QUERY_LENGTH = 200
 AROUND_CHARACTERS = 80  # shown before and after a match
-MAX_RECORD_BYTES = 4 << 20  # longer records are searched in their first bytes, as they are stored
+MAX_RECORD_BYTES = 256 << 10  # longer records are shown as they are stored
 
 Index = mmap.mmap
 
@@ -112,7 +112,7 @@ class _Search:
                 position, offset = max(position, match.end()), max(offset, last)
                 yield self._text_match(number, place, last), offset
                 continue
-            yield self._record_match(number), document_end
+            yield self._record_match(number, place, last), document_end
             if document_end >= end:
                 return
             position = match.start() + len(self._data[place:document_end].decode())
@@ -149,15 +149,15 @@ class _Search:
         after = self._data[last:around].decode("utf-8", "ignore")[:AROUND_CHARACTERS]
         return Match(number, before, self._data[place:last].decode(), after)
 
-    def _record_match(self, number: int) -> Match | None:
-        """The first place in the values of a record; None if only its keys have the text."""
-        begin = self._end(number - 1) if number else 0
-        data = self._data[begin : min(self._end(number), begin + MAX_RECORD_BYTES)]
-        try:
-            values = _strings(json.loads(data))
-        except ValueError:
-            values = iter([data.decode("utf-8", "ignore")])
-        for value in values:
+    def _record_match(self, number: int, place: int, last: int) -> Match | None:
+        """The first place in the values of a record; None if only its keys have the text.
+
+        Of a long record it is the place where the text was found, which is not parsed.
+        """
+        begin, end = self._end(number - 1) if number else 0, self._end(number)
+        if end - begin > MAX_RECORD_BYTES:
+            return self._text_match(number, place, last)
+        for value in _strings(json.loads(self._data[begin:end])):
             if match := self._plain.search(value):
                 first, last = match.span()
                 before, after = value[max(0, first - AROUND_CHARACTERS) : first], value[last : last + AROUND_CHARACTERS]

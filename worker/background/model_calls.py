@@ -27,7 +27,7 @@ from app.synthetic.progress import WritingAssignment
 
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 600.0  # of an endpoint, until it has answered
-MAX_ANSWER_BYTES = 8 * 2**20
+MAX_ANSWER_BYTES = 2**20  # 100,000 tokens, the most that may be asked for, have fewer
 MAX_COUNT = 10**9  # of tokens that an endpoint may say an answer took
 REASON_CHARACTERS = 300
 LOOK_SECONDS = 0.2
@@ -161,7 +161,7 @@ class EndpointModel:
             response = connection.getresponse()
             content = response.read(MAX_ANSWER_BYTES + 1)
             if len(content) > MAX_ANSWER_BYTES:
-                raise HTTPException("the answer is too large")
+                raise RequestRejected(f"The answer has more than {MAX_ANSWER_BYTES} bytes. Ask for fewer tokens.")
             return response.status, response.headers, content
 
     @contextmanager

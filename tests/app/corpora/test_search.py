@@ -87,3 +87,13 @@ def test_records_are_searched_in_their_values(directory: Path) -> None:
     assert search.search(one, '"HI"\nn').matches == [Match(0, "Say ", '"hi"\nn', "ow")]
     assert search.search(one, "prompt").matches == [Match(1, "", "prompt", " and prompt")]
     assert search.search(one, "label").matches == []
+
+
+def test_a_long_record_is_shown_as_it_is_stored(directory: Path) -> None:
+    record = {"prompt": "x" * (300 << 10) + ' a needle"', "completion": "another needle"}
+    one = corpus(directory, [json.dumps(record), json.dumps({"prompt": "needle", "completion": ""})], "completion")
+    stored_rest = '\\"", "completion": "another needle"}'
+    assert search.search(one, "needle").matches == [
+        Match(0, "x" * 77 + " a ", "needle", stored_rest),
+        Match(1, "", "needle", ""),
+    ]

@@ -119,6 +119,7 @@ def test_a_text_is_taken_as_it_is(alice: TestClient, teacher: Teacher, generate:
         (completion('{"records": [{"question": 1, "answer": "b"}]}'), "wrong_shape"),
         (completion('{"records": [{"question": "a", "answer": " "}]}'), "record_incomplete"),
         (completion("[" * 100_000), "not_json"),
+        (completion("a" * (1 << 20)), "refused"),
         (completion("Not\x00 storable \ud800."), "not_json"),
         (completion("No.", tokens=(10**30, 10**30)), "not_json"),
         (refusal(400, "The content filter was triggered."), "refused"),

@@ -1,15 +1,17 @@
 """The pages of tokenizers."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from starlette.testclient import TestClient
 
 from app.core import db, storage
-from app.tokenizers import service
+from app.tokenizers import service, vocabulary
 from tests.background import forget_waiting, run_waiting
 from tests.users import Person
+from trainer.processes.child_limits import ChildLimits
 
 EVIL = "<script>alert(1)</script>"
 TEXT = "a small house and a smaller mouse, 小房子和小老鼠。\n" * 400
@@ -103,12 +105,13 @@ def tokenizer(alice_user: Person, corpus: str) -> Any:
         row = service.record_tokenizer(
             session, owner_id=alice_user.id, name=EVIL, vocab_size=262, sha256="f" * 64, corpora=[corpus, "gone"]
         )
-    vocabulary = {chr(0x100 + n): n for n in range(256)}
-    vocabulary |= {"Ġfire": 256, "çĤī": 257, "<b>": 258, "ĊĊ": 259, "çĤ": 260}
+    tokens = {chr(0x100 + n): n for n in range(256)}
+    tokens |= {"Ġfire": 256, "çĤī": 257, "<b>": 258, "ĊĊ": 259, "çĤ": 260}
     folder = storage.tokenizer(row.id)
     folder.mkdir(parents=True, exist_ok=True)
+    vocabulary._sample.cache_clear()
     (folder / "tokenizer.json").write_text(
-        json.dumps({"model": {"vocab": vocabulary}, "decoder": {"type": "ByteLevel"}}), encoding="utf-8"
+        json.dumps({"model": {"vocab": tokens}, "decoder": {"type": "ByteLevel"}}), encoding="utf-8"
     )
     return row
 
@@ -120,13 +123,28 @@ def test_the_list_names_the_training_corpora_of_a_tokenizer(alice: TestClient, t
     assert EVIL not in text
 
 
-def test_a_large_vocabulary_is_not_read_by_the_web_process(
-    alice: TestClient, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+VOCABULARIES: dict[str, Callable[[], str]] = {
+    "no JSON": lambda: "{",
+    "deep": lambda: "[" * 1_000_000,
+    "another shape": lambda: json.dumps({"model": {"vocab": 5}}),
+    "large": lambda: json.dumps({"model": {"vocab": {"fire": 0}}, "padding": "a" * (40 << 20)}),
+}
+
+
+@pytest.mark.parametrize("content", VOCABULARIES.values(), ids=VOCABULARIES)
+def test_a_hostile_vocabulary_is_read_by_a_child_with_limits(
+    alice: TestClient, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, content: Callable[[], str]
 ) -> None:
-    monkeypatch.setattr("app.tokenizers.vocabulary.MAX_FILE_BYTES", 100)
-    text = alice.get(f"/tokenizers/{tokenizer.id}").text
-    assert "too large to show a sample" in text
-    assert "·fire" not in text
+    monkeypatch.setattr(vocabulary, "LIMITS", ChildLimits(memory_bytes=32 << 20, cpu_seconds=5))
+    (storage.tokenizer(tokenizer.id) / "tokenizer.json").write_text(content())
+    answer = alice.get(f"/tokenizers/{tokenizer.id}")
+    assert (answer.status_code, "too large for a sample" in answer.text) == (200, True)
+
+
+def test_half_a_character_in_a_token_is_left_out(alice: TestClient, tokenizer: Any) -> None:
+    path = storage.tokenizer(tokenizer.id) / "tokenizer.json"
+    path.write_text(json.dumps({"model": {"vocab": {"fir\ud800e": 0}}}))
+    assert "<li>fire</li>" in alice.get(f"/tokenizers/{tokenizer.id}").text
 
 
 def test_the_page_shows_tokens_as_readable_text(alice: TestClient, bob: TestClient, tokenizer: Any) -> None:
