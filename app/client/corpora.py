@@ -168,9 +168,10 @@ class Corpora(LabeledRowList[CorpusInfo]):
             "bad_bytes": bad_bytes,
             "kind": kind,
             "mapping": mapping,
-            "filenames": [*filenames, *([filename] if filename else [])],
             "group_column": group_column,
         }
+        if filenames or filename:  # earlier servers do not know the field
+            body["filenames"] = [*filenames, *([filename] if filename else [])]
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
 
     def clean(self, corpus_id: str, steps: Sequence[Mapping[str, Any]]) -> CorpusInfo:

@@ -1,4 +1,4 @@
-"""Free space of the disk, looked at before each MiB that a corpus takes."""
+"""Free space of the disk, of which children must leave some."""
 
 import errno
 import os
@@ -9,8 +9,13 @@ from typing import Any
 STEP_BYTES = 1 << 20
 
 
+def free_bytes(directory: Path, keep_free: int) -> int:
+    """What may still be written to the disk of a directory, of which `keep_free` bytes must stay free."""
+    return max(0, shutil.disk_usage(directory).free - keep_free)
+
+
 class DiskSpace:
-    """What a child may still write to the disk of a directory, of which `keep_free` bytes must stay free."""
+    """The same, looked at before each MiB that a corpus takes."""
 
     def __init__(self, directory: Path, keep_free: int = 0) -> None:
         self._directory, self._keep_free = directory, keep_free
@@ -20,7 +25,7 @@ class DiskSpace:
         """Raises OSError (ENOSPC) if so many bytes more would take what must stay free."""
         self._num_left -= num_bytes
         if self._num_left < 0:
-            if shutil.disk_usage(self._directory).free - self._keep_free < max(num_bytes, STEP_BYTES):
+            if free_bytes(self._directory, self._keep_free) < max(num_bytes, STEP_BYTES):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._num_left = max(0, STEP_BYTES - num_bytes)
 

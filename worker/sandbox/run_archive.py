@@ -30,7 +30,7 @@ from trainer.run_dir import MANIFEST
 from trainer.spec import TrainSpec
 from worker.sandbox.closing_report import closing_report
 from worker.sandbox.model_import import hf_config, safetensors_scan, tokenizer_checks, validate
-from worker.sandbox.model_import.archive import BROKEN, MAX_MEMBERS
+from worker.sandbox.model_import.archive import BROKEN, MAX_MEMBERS, require_space
 from worker.sandbox.model_import.safetensors_scan import CHUNK_BYTES, InvalidModel
 from worker.sandbox.reporting import ProgressReporter, report
 
@@ -97,9 +97,7 @@ class _Progress:
 def _unpack(archive: Path, target: Path, keep_free: int, progress: Progress) -> Files:
     """Write the files of an archive, of names that it may have only; returns what they turned out to be."""
     num_bytes = archive.stat().st_size
-    free = shutil.disk_usage(archive.parent).free - keep_free
-    if num_bytes > free:
-        raise InvalidModel("disk_full", size=num_bytes, free=max(0, free))
+    require_space(archive.parent, num_bytes, keep_free)
     files: Files = {}
     try:
         with tarfile.open(archive, "r|") as members:  # not compressed, so that it holds no more than its own size

@@ -595,6 +595,11 @@ def check_body(document: dict[str, Any], schema: dict[str, Any], request: httpx2
     assert body.keys() - fields == set()
 
 
+def test_a_parse_of_all_files_sends_no_file_names(document: dict[str, Any], file: Path) -> None:
+    (request,) = requests_of(document, lambda client, _file: client.corpora.parse("c", kind="chat"), file)
+    assert "filenames" not in json.loads(request.content)
+
+
 def test_every_operation_has_a_method(document: dict[str, Any]) -> None:
     offered = {
         description["operationId"]

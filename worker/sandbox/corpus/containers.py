@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from trainer.formats import corpus_formats
-from worker.sandbox.corpus.disk_space import DiskSpace
 from worker.sandbox.corpus.fields import BadLine, BadLines
+from worker.sandbox.disk_space import DiskSpace
 
 MAX_RATIO = 100  # of the bytes that come out of a compressed file to those that go in
 MIN_EXPANDED_BYTES = 16 << 20  # that any file may have

@@ -29,11 +29,11 @@ from trainer.formats import corpus_formats
 from trainer.formats.corpus_kinds import CORPUS_KINDS, GROUPS_FILE, group_hash
 from worker.sandbox.corpus import columnar, decoding, documents
 from worker.sandbox.corpus.containers import MAX_RATIO, Refused, Source, Sources, max_expanded_bytes
-from worker.sandbox.corpus.disk_space import DiskSpace, storage_problem
 from worker.sandbox.corpus.fields import BadLine, BadLines, Record
 from worker.sandbox.corpus.json_records import JsonRecords
 from worker.sandbox.corpus.record_schema import GroupedDocument, RecordReader
 from worker.sandbox.corpus.tables import DELIMITERS, Rows, TableRows, describe_columns
+from worker.sandbox.disk_space import DiskSpace, storage_problem
 from worker.sandbox.reporting import ProgressReporter, report
 
 TEXT_FORMATS = ("txt", "md")

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from trainer.formats.corpus_kinds import GROUPS_FILE
-from worker.sandbox.corpus.disk_space import storage_problem
 from worker.sandbox.corpus.parse import CorpusWriter, UnreadableCorpus, parse
+from worker.sandbox.disk_space import storage_problem
 from worker.sandbox.reporting import ProgressReporter, report
 
 LIST = "files.json"

@@ -1,7 +1,6 @@
 """Extracts the files of a base model from an archive, each after a check of its name, its size and the free space."""
 
 import lzma
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -12,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from app.base_models import names
+from worker.sandbox.disk_space import free_bytes
 from worker.sandbox.model_import.safetensors_scan import CHUNK_BYTES, InvalidModel
 
 MAX_MEMBERS = 10_000
@@ -105,9 +105,14 @@ class _Extraction:
         total = self._num_bytes + num_bytes
         if total > self._budget:
             raise InvalidModel("too_large", size=total, limit=self._budget)
-        free = shutil.disk_usage(self._directory).free - self._keep_free
-        if num_bytes > free:
-            raise InvalidModel("disk_full", size=num_bytes, free=max(0, free))
+        require_space(self._directory, num_bytes, self._keep_free)
+
+
+def require_space(directory: Path, num_bytes: int, keep_free: int) -> None:
+    """Raise InvalidModel if so many bytes more would take what must stay free of the disk of a directory."""
+    free = free_bytes(directory, keep_free)
+    if num_bytes > free:
+        raise InvalidModel("disk_full", size=num_bytes, free=free)
 
 
 def _part(path: Path) -> Path:

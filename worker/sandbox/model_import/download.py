@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from app.base_models import names
+from worker.sandbox.model_import.archive import require_space
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 from worker.sandbox.reporting import REPORT_SECONDS, report
 
@@ -41,9 +42,7 @@ def fetch(directory: Path, reference: str, budget: int, keep_free: int) -> str:
     total = sum(sizes.values())
     if total > budget:
         raise InvalidModel("too_large", size=total, limit=budget)
-    free = shutil.disk_usage(directory).free - keep_free
-    if total > free:
-        raise InvalidModel("disk_full", size=total, free=max(0, free))
+    require_space(directory, total, keep_free)
     with _Telling(directory, total):
         snapshot_download(repository, revision=commit, local_dir=directory, allow_patterns=sorted(sizes))
     shutil.rmtree(directory / ".cache", ignore_errors=True)

@@ -11,8 +11,8 @@ import pytest
 
 from tests.worker.sandbox.corpus.sample_files import tarred, zipped, zstd
 from worker.sandbox.corpus import parse
-from worker.sandbox.corpus.disk_space import STEP_BYTES, DiskSpace
 from worker.sandbox.corpus.parse_files import LIST, OPTIONS
+from worker.sandbox.disk_space import STEP_BYTES, DiskSpace
 
 ALL = 1 << 62  # more than any disk has
 TEXT = b"One line of a text.\n" * 200_000

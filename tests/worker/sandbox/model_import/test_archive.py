@@ -1,6 +1,7 @@
 """Archives of base models: known files are taken under a budget, everything else is left or refused."""
 
 import io
+import shutil
 import tarfile
 import zipfile
 from dataclasses import dataclass
@@ -167,9 +168,7 @@ def test_an_archive_that_fails_in_the_middle_leaves_nothing(
     if fault == "write":
         monkeypatch.setattr(Path, "rename", refuse)
     if fault == "disk":
-        monkeypatch.setattr(
-            module.shutil, "disk_usage", lambda path: FreeSpace(0 if list(path.glob("config*")) else 2**40)
-        )
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: FreeSpace(0 if list(path.glob("config*")) else 2**40))
     with pytest.raises((InvalidModel, OSError)):
         unpack(tmp_path, 1000 if fault == "too_large" else 10**6)
     assert [path.name.partition(".")[0] for path in tmp_path.iterdir()] == ["archive"]
