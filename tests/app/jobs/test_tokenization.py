@@ -229,4 +229,4 @@ def test_the_page_of_a_corpus_offers_the_tokenizers_of_base_models(alice: TestCl
 
 def test_what_a_job_would_end_with_is_said_in_its_words() -> None:
     failure = FailureReason(code="data_short", values={"found": 5, "needed": 65})
-    assert failures.sentence(failure).startswith("The text has 5 tokens.")
+    assert failures.sentence(failure).startswith("The text has 5 tokens; ")
