@@ -22,7 +22,7 @@ from tests.users import PASSWORD
 
 MINUTE = 60_000
 NUM_RECORDS = 40
-STEPS, LENGTH = 200, 128  # enough for right answers: at 120 steps one in a few is wrong
+STEPS, LENGTH = 200, 128  # with fewer, answers are not always right
 ANSWER = ".turn.assistant [data-content]"
 ANSWERS = {
     "en": {
