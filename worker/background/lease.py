@@ -21,6 +21,10 @@ class TaskLost(Exception):
     """A task was cancelled, deleted or started again while its result was stored, or the worker stops."""
 
 
+class DiskFilledUp(Exception):
+    """The disk became full while a result was stored."""
+
+
 def is_outage(error: BaseException) -> bool:
     """Whether an exception says that the database cannot be reached."""
     return isinstance(error, TimeoutError) or (isinstance(error, DBAPIError) and db.is_outage(error))
@@ -59,13 +63,15 @@ class Lease:
         return not self.is_over and not self.is_disk_full and not self._has_lost_inputs()
 
     def keep(self) -> None:
-        """Renew it while a result is stored, once a second at most. Raises TaskLost."""
+        """Renew it while a result is stored, once a second at most. Raises TaskLost and DiskFilledUp."""
         if time.monotonic() < self._next_renewal:
             return
         self._next_renewal = time.monotonic() + KEEP_SECONDS
         self.is_over = self._is_stopping.is_set() or not self._renewed(None)
         if self.is_over:
             raise TaskLost
+        if self._writes_user_data and disk.is_full():
+            raise DiskFilledUp
 
     def _has_lost_inputs(self) -> bool:
         if self._are_inputs_there is None:

@@ -26,7 +26,7 @@ from worker.background import (
     statistics,
     tokenize_corpora,
 )
-from worker.background.lease import OUTAGE, Lease, TaskLost, is_outage
+from worker.background.lease import OUTAGE, DiskFilledUp, Lease, TaskLost, is_outage
 from worker.background.work import Report, Work
 from worker.sandbox import runner
 
@@ -172,6 +172,9 @@ def _record_end(task: BackgroundTask, lease: Lease, report: Report) -> bool:
     while True:
         try:
             return db.store_result(store, refuse)
+        except DiskFilledUp:
+            _record_end(task, lease, {"failed": {"code": "disk_filled_up", "values": {}}})
+            return False
         except OUTAGE:
             if not lease.is_valid():
                 raise

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, select
 
-from app.core import db, storage
+from app.core import db, disk, storage
 from app.core.models import BackgroundTask, MetricPoint, Sample
 from app.jobs.archives import imports, reading
 from app.jobs.attempts import metrics
@@ -131,5 +131,22 @@ def test_an_import_is_cancelled_while_its_job_is_stored(
     monkeypatch.setattr(metrics, "append", cancel)
     task = imported(alice_api, repacked({**contents(archive), "metrics.csv": HEADER + STEPS[: STEPS.index(b"8000,")]}))
     assert (task["id"], task["state"]) == (cancelled[0], "cancelled")
+    assert alice_api.get(f"/api/v1/jobs/{task['id']}").status_code == 404
+    assert not storage.run(task["id"]).exists()
+
+
+def test_an_import_ends_when_the_disk_becomes_full_while_its_job_is_stored(
+    alice_api: TestClient, archive: bytes, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "KEEP_SECONDS", 0.0)
+    append = metrics.append
+
+    def fill(*arguments: Any, **values: Any) -> None:
+        append(*arguments, **values)
+        monkeypatch.setattr(disk, "is_full", lambda: True)
+
+    monkeypatch.setattr(metrics, "append", fill)
+    task = imported(alice_api, repacked({**contents(archive), "metrics.csv": HEADER + STEPS[: STEPS.index(b"7000,")]}))
+    assert (task["state"], task["failure"]["code"]) == ("failed", "disk_filled_up")
     assert alice_api.get(f"/api/v1/jobs/{task['id']}").status_code == 404
     assert not storage.run(task["id"]).exists()
