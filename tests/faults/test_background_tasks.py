@@ -159,5 +159,6 @@ def test_deleting_a_corpus_ends_its_parser(
     parser = upload.suspended_parser()
     assert installation.client.delete(installation.url(f"/api/v1/corpora/{upload.id}")).status_code == 204
     parser.wait(2)
+    assert installation.client.delete(installation.url(f"/api/v1/trash/{upload.id}")).status_code == 204
     until(lambda: not upload.directory.exists(), 10, "the removal of its files")
     report("the process ended within 2 s, no file left")
