@@ -123,7 +123,7 @@ def live_through(page: Page, link: str, name: str, records: Path, question: str,
     until_started(page)
     visitor.fill(_("Your message"), question)
     visitor.click(page.get_by_role("button", name=_("Send"), exact=True))
-    expect(page.locator(".turn.assistant [data-meta]")).not_to_be_empty(timeout=2 * MINUTE)  # it has ended
+    expect(page.locator(".turn.assistant [data-meta]")).to_contain_text("·", timeout=2 * MINUTE)  # its figures
     visitor.note("from the model to its answer")
     return visitor
 

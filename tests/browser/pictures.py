@@ -23,6 +23,7 @@ from tests.browser.conftest import SMALL, finished_job, newest_checkpoint, until
 from tests.stack import Stack
 from tests.waiting import until
 
+SLOW = 120_000  # milliseconds: a model may have to be opened, beside other work
 WIDTHS, THEMES, LANGUAGES = (390, 768, 1440, 2560), ("light", "dark"), ("en", "zh-CN")
 PAGES = {
     "overview": "/",
@@ -197,6 +198,7 @@ def main(directory: Path, names: list[str]) -> None:
     """Start an installation, fill it, take the pictures."""
     directory.mkdir(parents=True, exist_ok=True)
     path = chromium.find()
+    expect.set_options(timeout=SLOW)
     with (
         tempfile.TemporaryDirectory(prefix="athanor-pictures-") as home,
         stack.running(Path(home)) as installation,
