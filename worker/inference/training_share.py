@@ -1,0 +1,59 @@
+"""Limits what texts take of a node's processors while jobs train on them."""
+
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from worker.environment import processors_lock
+
+SHARE = 0.06  # of the node's processors: costs a training less than 5 % of its steps (bench/beside_training.py)
+BURST_SECONDS = 4.0  # of processor time, which a text may use at once after a time without any
+LOOK_SECONDS = 0.05  # between checks whether the text may continue
+
+
+class TrainingShare:
+    """A token bucket of this process's processor time, which empties only while a job trains on the node's CPU.
+
+    Low priority alone is not enough: a training sleeps and wakes thousands of times a second where its threads meet,
+    and each time waits some microseconds until a text has left the processor.
+    """
+
+    def __init__(self, lock_file: Path | None = None, num_processors: int | None = None) -> None:
+        self._lock_file = lock_file or processors_lock()
+        self._rate = SHARE * (num_processors or os.cpu_count() or 1)
+        self._lock = threading.Lock()
+        self._reset()
+
+    def pause(self, is_wanted: Callable[[], bool]) -> None:
+        """Sleep until there is processor time left, no job trains, or nothing is wanted any longer."""
+        while not self._has_time() and is_wanted():
+            time.sleep(LOOK_SECONDS)
+
+    def _has_time(self) -> bool:
+        with self._lock:
+            if not self._is_training():
+                self._reset()
+                return True
+            now, used = time.monotonic(), time.process_time()
+            self._seconds += (now - self._now) * self._rate - (used - self._used)
+            self._seconds = min(BURST_SECONDS, self._seconds)
+            self._now, self._used = now, used
+            return self._seconds > 0
+
+    def _reset(self) -> None:
+        self._seconds = BURST_SECONDS
+        self._now, self._used = time.monotonic(), time.process_time()
+
+    def _is_training(self) -> bool:
+        """Whether a gang holds its shared lock."""
+        descriptor = os.open(self._lock_file, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
