@@ -26,8 +26,8 @@ from tests.waiting import until
 
 GOAL = 0.95  # of the steps
 READERS = 1 if IS_SMOKE else 4
-SECONDS = 2.0 if IS_SMOKE else 30.0  # of a window
-WINDOWS = "AB" if IS_SMOKE else "ABBAABBA"
+SECONDS = 2.0 if IS_SMOKE else 40.0  # of a window
+WINDOWS = "AB" if IS_SMOKE else "ABBA"
 NETWORK = {"hidden_size": 256, "intermediate_size": 704, "num_hidden_layers": 4, "num_attention_heads": 4}
 SPEC: dict[str, Any] = {
     "recipe": "tiny",
@@ -50,7 +50,7 @@ class Readers:
         self.num_tokens = 0
 
     def _read(self, is_over: threading.Event, seed: int) -> None:
-        body = {"checkpoint": self._checkpoint_id, "prompt": "In the beginning", "seed": seed, "max_tokens": 64}
+        body = {"checkpoint": self._checkpoint_id, "prompt": "In the beginning", "seed": seed, "max_tokens": 32}
         while not is_over.is_set():
             self.num_tokens += self._client.post("/api/v1/generate", json=body).raise_for_status().json()["num_tokens"]
 
