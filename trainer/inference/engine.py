@@ -168,7 +168,8 @@ class BatchEngine(InferenceEngine):
         self._generations: dict[str, Generation] = {}  # by request ID
         self._ids = count()
         self._manager = ContinuousBatchingManager(model, GenerationConfig(do_sample=False), _config(model))
-        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([_TokenChooser(self._generations, self._pause_if_wanted)]))
+        chooser = _TokenChooser(self._generations, self._pause_if_wanted)
+        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([chooser]))
         processors.tensors_required = 1
         self._manager.logit_processor = processors
         self._manager.start()

@@ -103,7 +103,9 @@ def serve(conn: socket.socket) -> int:
 
 
 def lock_files(paths: list[str], kind: int) -> bool:
-    """Lock files, exclusively (fcntl.LOCK_EX) or shared (LOCK_SH), waiting up to LOCK_SECONDS. Returns whether all are locked.
+    """Lock files exclusively (fcntl.LOCK_EX) or shared (LOCK_SH), waiting up to LOCK_SECONDS.
+
+    Returns whether all are locked.
 
     The descriptors stay open and children inherit them, so the kernel releases the locks when the last process exits.
     """

@@ -25,7 +25,7 @@ class TrainingShare:
         self._lock_file = lock_file or processors_lock()
         self._rate = SHARE * (num_processors or os.cpu_count() or 1)
         self._lock = threading.Lock()
-        self._reset()
+        self._seconds, self._now, self._used = BURST_SECONDS, time.monotonic(), time.process_time()
 
     def pause(self, is_wanted: Callable[[], bool]) -> None:
         """Sleep until there is processor time left, no job trains, or nothing is wanted any longer."""
@@ -35,17 +35,13 @@ class TrainingShare:
     def _has_time(self) -> bool:
         with self._lock:
             if not self._is_training():
-                self._reset()
+                self._seconds, self._now, self._used = BURST_SECONDS, time.monotonic(), time.process_time()
                 return True
             now, used = time.monotonic(), time.process_time()
             self._seconds += (now - self._now) * self._rate - (used - self._used)
             self._seconds = min(BURST_SECONDS, self._seconds)
             self._now, self._used = now, used
             return self._seconds > 0
-
-    def _reset(self) -> None:
-        self._seconds = BURST_SECONDS
-        self._now, self._used = time.monotonic(), time.process_time()
 
     def _is_training(self) -> bool:
         """Whether a gang holds its shared lock."""
