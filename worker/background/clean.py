@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from app.core import db
+from app.core import db, disk
 from app.core.models import BackgroundTask, Corpus
 from app.core.settings import settings
 from app.corpora.cleaning import service
@@ -78,8 +78,8 @@ def limits(recipe: dict[str, Any], num_reserved_bytes: int | None = None) -> Chi
 
 def command(directory: Path, memory_bytes: int) -> list[str]:
     """The command line of the child."""
-    memory = f"--memory={memory_bytes}"
-    return [sys.executable, "-m", "worker.sandbox.cleaning.clean", str(directory), memory]
+    bounds = [f"--memory={memory_bytes}", f"--keep-free={disk.kept_free()}"]
+    return [sys.executable, "-m", "worker.sandbox.cleaning.clean", str(directory), *bounds]
 
 
 def clean_up(task: BackgroundTask, is_success: bool) -> None:

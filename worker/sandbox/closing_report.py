@@ -1,10 +1,10 @@
 """The closing report of a sandboxed child that reads what users bring: its result, or its error as a problem."""
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
+from worker.sandbox.disk_space import storage_problem
 from worker.sandbox.model_import.safetensors_scan import InvalidModel
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def closing_report(work: Callable[[], dict[str, Any]], memory: int) -> dict[str,
     except MemoryError:
         problem = {"code": "out_of_memory", "limit": memory}
     except OSError as error:
-        problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
+        problem = storage_problem(error)
     except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything
         log.exception("the import failed")
         problem = {"code": "unforeseen", "why": type(error).__name__}

@@ -28,6 +28,7 @@ from app.core.addresses import PORTS, DeliveryAddress, connect
 from app.core.storage import DOWNLOAD_PART, num_bytes
 from app.core.version import VERSION
 from trainer.run_dir import sha256_file
+from worker.sandbox.disk_space import storage_problem
 from worker.sandbox.reporting import REPORT_SECONDS, report
 
 PART, NOTE = DOWNLOAD_PART, "download.json"  # what has arrived, and the version and size of the file that it is of
@@ -246,7 +247,7 @@ def main() -> None:
     except DownloadRefused as refused:
         report({"failed": {"problems": [refused.problem]}})
     except OSError as error:
-        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+        report({"failed": {"problems": [storage_problem(error)]}})
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """The sandboxed child that cleans a corpus by a recipe.
 
-`python -m worker.sandbox.cleaning.clean DIRECTORY --memory=BYTES` reads DIRECTORY/recipe.json, and writes there what
-parsing writes, `text.bin` and `index.bin`, and besides `upload`, the same documents as JSON lines, which can be read
-like any other upload, and `examples.json`, samples of what each step removed or changed. With `--preview` it reads the
-recipe from standard input, cleans the first documents, and writes nothing but the scores of a model; if it refuses
-that, it prints the code to standard error and exits with EXIT_BAD_INPUT.
+`python -m worker.sandbox.cleaning.clean DIRECTORY --memory=BYTES --keep-free=BYTES` reads DIRECTORY/recipe.json, and
+writes there what parsing writes, `text.bin` and `index.bin`, and besides `upload`, the same documents as JSON lines,
+which can be read like any other upload, and `examples.json`, samples of what each step removed or changed. With
+`--preview` it reads the recipe from standard input, cleans the first documents, and writes nothing but the scores of a
+model; if it refuses that, it prints the code to standard error and exits with EXIT_BAD_INPUT.
 
 Documents pass the steps one by one. What grows with the corpus are hashes and signatures: about 100 bytes a document of
 exact duplicates, 2.3 KB of near ones. Reports are those of worker/sandbox/corpus/parse.py.
@@ -34,6 +34,7 @@ from worker.sandbox.corpus.fields import BadLine, BadLines
 from worker.sandbox.corpus.json_records import MAX_LINE_CHARACTERS
 from worker.sandbox.corpus.parse import CorpusWriter
 from worker.sandbox.corpus.record_schema import RecordReader
+from worker.sandbox.disk_space import DiskSpace, storage_problem
 from worker.sandbox.reporting import ProgressReporter, report
 
 PREVIEW_BYTES = 8 << 20  # of the corpus, and of each corpus that it is compared with
@@ -68,8 +69,11 @@ class Pipeline:
         directory: Path | None,
         progress: Callable[[int], None],
         limit: int | None = None,
+        space: DiskSpace | None = None,
     ) -> None:
-        """With a `limit`, only the first documents are read. Reading the other corpora takes place here."""
+        """With a `limit`, only the first documents are read. Reading the other corpora takes place here. `space` is
+        that of the files in which documents wait.
+        """
         self._recipe, self._limit = recipe, limit
         self._done, self._progress = 0, progress
         self._directory = directory
@@ -83,7 +87,8 @@ class Pipeline:
             model_id: ScoringModel(Path(model["path"]), model["sha256"], Path(recipe["path"]), is_read_only)
             for model_id, model in recipe.get("models", {}).items()
         }
-        context = Context(references, self._spool, self._advance, models)
+        space = space or DiskSpace(self._spool().parent)
+        context = Context(references, self._spool, self._advance, space, models)
         settings = STEPS_ADAPTER.validate_python(recipe["steps"])
         self.steps = [make_step(step, context, number) for number, step in enumerate(settings)]
         self._deadline = time.monotonic() + PREVIEW_SECONDS if models and limit is not None else None
@@ -173,12 +178,16 @@ class Groups:
         return {"group_column": self.column, "groups": listed, **counts}
 
 
-def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], None]) -> dict[str, Any]:
-    """Write the cleaned corpus, and return what a parser would report of it. Raises CleaningRefused."""
+def clean(
+    directory: Path, recipe: dict[str, Any], progress: Callable[[int], None], keep_free: int = 0
+) -> dict[str, Any]:
+    """Write the cleaned corpus, and return what a parser would report of it; `keep_free` bytes of the disk must stay
+    free. Raises CleaningRefused, and OSError if the disk is full.
+    """
     kind = recipe["kind"]
     shape, bad_lines, groups = RecordReader(kind), BadLines(), Groups(recipe)
-    output = CorpusWriter(directory, has_groups=groups.column is not None)
-    pipeline = Pipeline(recipe, directory, progress)
+    output = CorpusWriter(directory, has_groups=groups.column is not None, keep_free=keep_free)
+    pipeline = Pipeline(recipe, directory, progress, space=output.space)
     temporary = directory / f"upload.bin.{os.getpid()}"
     digest = hashlib.sha256()
     try:
@@ -193,6 +202,7 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
                     bad_lines.remark("document_split", document=document.number + 1, parts=len(stored))
                 for text, line in stored:
                     output.documents([text], groups.keep(document.number))
+                    output.space.spend(len(line))
                     upload.write(line)
                     digest.update(line)
             upload.flush()
@@ -200,9 +210,11 @@ def clean(directory: Path, recipe: dict[str, Any], progress: Callable[[int], Non
             num_bytes = upload.tell()
         if not output.num_documents:
             raise CleaningRefused("all_removed")
-        (directory / EXAMPLES_FILE).write_text(json.dumps([facts["examples"] for facts in pipeline.facts()]))
-        temporary.rename(directory / "upload")
+        examples = json.dumps([facts["examples"] for facts in pipeline.facts()])
+        output.space.spend(len(examples))
         sha256 = output.finish()
+        temporary.rename(directory / "upload")
+        (directory / EXAMPLES_FILE).write_text(examples)
     finally:
         output.discard()
         temporary.unlink(missing_ok=True)
@@ -267,6 +279,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("directory", type=Path, nargs="?")
     arguments.add_argument("--memory", type=int, default=0, help="what it may use, for the message")
+    arguments.add_argument("--keep-free", type=int, default=0, help="bytes of the disk that must stay free")
     arguments.add_argument("--preview", type=int, help="how many documents")
     options = arguments.parse_args()
     if options.preview is not None:
@@ -278,13 +291,14 @@ def main() -> None:
         return
     recipe = json.loads((options.directory / RECIPE_FILE).read_text())
     try:
-        report({"result": clean(options.directory, recipe, ProgressReporter(total_bytes(recipe)))})
+        progress = ProgressReporter(total_bytes(recipe))
+        report({"result": clean(options.directory, recipe, progress, options.keep_free)})
     except CleaningRefused as refused:
         report({"failed": {"problems": [{"code": str(refused)}]}})
     except MemoryError:
         report({"failed": {"problems": [{"code": "cleaning_memory", "limit_bytes": options.memory}]}})
     except OSError as error:
-        report({"failed": {"problems": [{"code": "storage", "why": os.strerror(error.errno or 0)}]}})
+        report({"failed": {"problems": [storage_problem(error)]}})
 
 
 if __name__ == "__main__":

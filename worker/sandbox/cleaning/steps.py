@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from worker.sandbox.cleaning.documents import CorpusDocument
+from worker.sandbox.disk_space import DiskSpace
 
 MAX_EXAMPLES = 20
 SHOWN_CHARACTERS = 300
@@ -56,6 +57,7 @@ class Context:
     references: dict[str, Reference]
     spool: Callable[[], Path]
     progress: Callable[[int], None]  # of bytes that were read again
+    space: DiskSpace  # for the spool
     models: dict[str, ScoringModel] = field(default_factory=dict)
 
 
@@ -67,11 +69,13 @@ def read_twice(
 ) -> Iterator[CorpusDocument]:
     """The documents, after each of them was given to `first`, and `between` was called. They wait in a file."""
     path = context.spool()
-    with path.open("w+", encoding="utf-8", newline="\n") as spool:
+    with path.open("w+b") as spool:
         path.unlink()  # it stays readable: no other step finds it, and nothing is left if this process is killed
         for document in documents:
             first(document)
-            spool.write(json.dumps([document.number, document.content], ensure_ascii=False) + "\n")
+            line = json.dumps([document.number, document.content], ensure_ascii=False).encode() + b"\n"
+            context.space.spend(len(line))
+            spool.write(line)
         between()
         spool.seek(0)
         for line in spool:

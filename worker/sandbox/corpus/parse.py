@@ -57,7 +57,7 @@ class CorpusWriter:
 
     def __init__(self, directory: Path, *, has_groups: bool = False, keep_free: int = 0) -> None:
         """With `has_groups`, the hash of each document's group is written to `groups.bin`."""
-        self._space = DiskSpace(directory, keep_free)
+        self.space = DiskSpace(directory, keep_free)
         self._directory = directory
         self._groups = array("Q") if has_groups else None
         self._text = self._open("text.bin")
@@ -77,7 +77,7 @@ class CorpusWriter:
     def write(self, text: str) -> None:
         """Append to the present document."""
         data = text.encode()
-        self._space.spend(len(data))
+        self.space.spend(len(data))
         self._text.write(data)
         self._text_hash.update(data)
         self.num_bytes += len(data)
@@ -92,7 +92,7 @@ class CorpusWriter:
             self.num_bytes += len(data)
             self._ends.append(self.num_bytes)
         joined = b"".join(encoded)
-        self._space.spend(len(joined))
+        self.space.spend(len(joined))
         self._text.write(joined)
         self._text_hash.update(joined)
         self.num_documents += len(texts)
@@ -124,31 +124,38 @@ class CorpusWriter:
         if sys.byteorder == "big":
             self._ends.byteswap()
         data = self._ends.tobytes()
-        self._space.spend(len(data))
+        self.space.spend(len(data))
         self._index.write(data)
         self._index_hash.update(data)
         self._ends = array("Q")
 
     def finish(self) -> str:
-        """Sync, put both files in their final place, and return the hash of both."""
+        """Sync, put all files in their final place, and return the hash of the texts and their index."""
         self._flush_index(0)
+        self._write_groups()
         for file, name in ((self._text, "text.bin"), (self._index, "index.bin")):
             file.flush()
             os.fsync(file.fileno())
             file.close()
             self._temporary(name).rename(self._directory / name)
-        self._finish_groups()
+        self._place_groups()
         return hashlib.sha256(self._text_hash.digest() + self._index_hash.digest()).hexdigest()
 
-    def _finish_groups(self) -> None:
-        path = self._directory / GROUPS_FILE
+    def _write_groups(self) -> None:
         if self._groups is None:
-            path.unlink(missing_ok=True)  # of an earlier reading
             return
         if sys.byteorder == "big":
             self._groups.byteswap()
-        self._temporary(GROUPS_FILE).write_bytes(self._groups.tobytes())
-        self._temporary(GROUPS_FILE).rename(path)
+        data = self._groups.tobytes()
+        self.space.spend(len(data))
+        self._temporary(GROUPS_FILE).write_bytes(data)
+
+    def _place_groups(self) -> None:
+        path = self._directory / GROUPS_FILE
+        if self._groups is None:
+            path.unlink(missing_ok=True)  # of an earlier reading
+        else:
+            self._temporary(GROUPS_FILE).rename(path)
 
     def discard(self) -> None:
         """Delete the temporary files."""

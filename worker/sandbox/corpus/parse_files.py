@@ -47,7 +47,7 @@ class JoinedCorpus(CorpusWriter):
         begin = self.num_bytes
         with (directory / "text.bin").open("rb") as text:
             while data := text.read(1 << 20):
-                self._space.spend(len(data))
+                self.space.spend(len(data))
                 self._text.write(data)
                 self._text_hash.update(data)
                 self.num_bytes += len(data)

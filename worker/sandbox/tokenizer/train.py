@@ -9,13 +9,13 @@ standard output: {"done", "total"} while it reads the text, at last {"result": {
 
 import argparse
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from trainer.data import tokenizer, tokenizer_training
 from trainer.failure import Failure
 from trainer.families import END_OF_TEXT, MASK, SENTINELS
+from worker.sandbox.disk_space import storage_problem
 from worker.sandbox.reporting import ProgressReporter, report
 from worker.sandbox.tokenizer.request import REQUEST, TrainingRequest
 
@@ -59,7 +59,7 @@ def report_result(directory: Path, memory: int) -> dict[str, Any]:
     except MemoryError:
         problem = {"code": "out_of_memory", "limit": memory}
     except OSError as error:
-        problem = {"code": "storage", "why": os.strerror(error.errno or 0)}
+        problem = storage_problem(error)
     except Exception as error:
         log.exception("the training failed")
         problem = {"code": "unforeseen", "why": type(error).__name__}

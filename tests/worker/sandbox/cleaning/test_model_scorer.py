@@ -23,6 +23,7 @@ from worker.sandbox.cleaning.perplexity import PerplexityStep
 from worker.sandbox.cleaning.score_cache import ScoreCache
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, ScoringModel
 from worker.sandbox.corpus import parse
+from worker.sandbox.disk_space import DiskSpace
 
 TEXTS = [
     "",
@@ -61,7 +62,7 @@ def run(tmp_path: Path, model: Path) -> Run:
 
     def work(path: Path = model, texts: list[str] = TEXTS, **settings: float) -> tuple[PerplexityStep, list[int]]:
         models = {"m": ScoringModel(path, "ab" * 32, tmp_path)}
-        context = Context({}, lambda: tmp_path / "spool", progress, models)
+        context = Context({}, lambda: tmp_path / "spool", progress, DiskSpace(tmp_path), models)
         step = PerplexityStep(Perplexity(model="m", **{"max_percentile": 100, **settings}), context, 0)
         documents = (CorpusDocument(number, text) for number, text in enumerate(texts))
         return step, [document.number for document in step.run(documents)]

@@ -12,6 +12,7 @@ from worker.sandbox.cleaning.documents import CorpusDocument, words
 from worker.sandbox.cleaning.ngram_model import NgramModel
 from worker.sandbox.cleaning.perplexity import PerplexityStep
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference
+from worker.sandbox.disk_space import DiskSpace
 
 START = "<s>"
 
@@ -107,7 +108,7 @@ REFERENCE = [prose(seed, 10) for seed in range(100)]
 
 def step(tmp_path: Path, reference: list[str], **settings: float) -> PerplexityStep:
     texts = Reference("good", "Good", lambda: (CorpusDocument(n, text) for n, text in enumerate(reference)))
-    context = Context({"good": texts}, lambda: tmp_path / "spool", lambda done: None)
+    context = Context({"good": texts}, lambda: tmp_path / "spool", lambda done: None, DiskSpace(tmp_path))
     return PerplexityStep(Perplexity(corpora=["good"], **settings), context, 0)
 
 

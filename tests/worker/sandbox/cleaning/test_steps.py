@@ -16,6 +16,7 @@ from worker.sandbox.cleaning.edits import LineCounter
 from worker.sandbox.cleaning.filters import repeated_ngrams, top_ngram
 from worker.sandbox.cleaning.languages import MODEL_FILE
 from worker.sandbox.cleaning.steps import CleaningRefused, Context, Reference
+from worker.sandbox.disk_space import DiskSpace
 
 Run = Callable[..., tuple[list[Any], dict[str, Any]]]
 
@@ -29,7 +30,8 @@ def run(tmp_path: Path) -> Run:
             texts = others[name]
             return Reference(name, name.title(), lambda: (CorpusDocument(n, text) for n, text in enumerate(texts)))
 
-        context = Context({name: reference(name) for name in others}, lambda: tmp_path / "spool", lambda done: None)
+        references, space = {name: reference(name) for name in others}, DiskSpace(tmp_path)
+        context = Context(references, lambda: tmp_path / "spool", lambda done: None, space)
         made = make_step(STEPS_ADAPTER.validate_python([step])[0], context, 0)
         documents: Iterator[CorpusDocument] = (CorpusDocument(n, content) for n, content in enumerate(contents))
         return [document.content for document in made.run(documents)], made.counts.facts()

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from app.corpora.cleaning.recipe import RECIPE_FILE
 from tests.worker.sandbox.corpus.sample_files import tarred, zipped, zstd
+from trainer.formats.corpus_kinds import GROUPS_FILE
+from worker.sandbox.cleaning.documents import CorpusDocument
+from worker.sandbox.cleaning.steps import Context, read_twice
 from worker.sandbox.corpus import parse
 from worker.sandbox.corpus.parse_files import LIST, OPTIONS
 from worker.sandbox.disk_space import STEP_BYTES, DiskSpace
@@ -41,6 +45,39 @@ def test_a_full_disk_is_named_and_nothing_is_left(tmp_path: Path, form: str) -> 
 
     assert closing("worker.sandbox.corpus.parse", str(tmp_path), form) == FULL
     assert [path.name for path in tmp_path.iterdir()] == ["upload"]
+
+
+def test_a_full_disk_is_named_for_a_cleaned_version(tmp_path: Path) -> None:
+    parent, child = tmp_path / "parent", tmp_path / "child"
+    parent.mkdir()
+    child.mkdir()
+    output = parse.CorpusWriter(parent)
+    output.documents([TEXT.decode()])
+    output.finish()
+    steps = [{"name": "length", "min_characters": 0}]
+    recipe = {"path": str(parent), "kind": "text", "steps": steps, "corpora": []}
+    (child / RECIPE_FILE).write_text(json.dumps(recipe))
+
+    assert closing("worker.sandbox.cleaning.clean", str(child)) == FULL
+    assert [path.name for path in child.iterdir()] == [RECIPE_FILE]
+
+
+def test_documents_that_wait_for_a_second_pass_need_free_space(tmp_path: Path) -> None:
+    context = Context({}, lambda: tmp_path / "spool", lambda _done: None, DiskSpace(tmp_path, ALL))
+
+    with pytest.raises(OSError, match="No space"):
+        next(read_twice(context, [CorpusDocument(0, "a")], lambda _document: None))
+
+
+def test_the_groups_of_documents_need_free_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    output = parse.CorpusWriter(tmp_path, has_groups=True, keep_free=STEP_BYTES)
+    output.documents(["a"], [1])
+    spent: list[int] = []
+    monkeypatch.setattr(output.space, "spend", spent.append)
+    output.finish()
+
+    index_bytes, group_bytes = ((tmp_path / name).stat().st_size for name in ("index.bin", GROUPS_FILE))
+    assert spent == [index_bytes, group_bytes]
 
 
 def test_a_full_disk_is_named_for_several_files(tmp_path: Path) -> None:
