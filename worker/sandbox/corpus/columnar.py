@@ -5,10 +5,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from worker.sandbox.corpus.containers import MAX_RATIO, max_expanded_bytes
 from worker.sandbox.corpus.documents import check_office
 from worker.sandbox.corpus.fields import BadLine, Record
 
 BATCH_ROWS = 1_000
+CELL_BYTES = 16  # of memory at least, also of an empty cell between the first and the last row and column
 
 _ZIP = b"PK\x03\x04"
 
@@ -75,11 +77,14 @@ def sheet_rows(path: Path) -> Iterator[Iterator[tuple[int, list[str]]]]:
     with path.open("rb") as file:
         if file.read(len(_ZIP)) == _ZIP:
             check_office(path)
+    limit = max_expanded_bytes(path.stat().st_size)
     try:
         book = python_calamine.CalamineWorkbook.from_path(str(path))
         for name in book.sheet_names:
             sheet = book.get_sheet_by_name(name)
             if sheet.start is not None:
+                if sheet.height * sheet.width * CELL_BYTES > limit:
+                    raise BadLine("file_expands_too_much", limit_bytes=limit, ratio=MAX_RATIO)
                 rows = enumerate(sheet.iter_rows(), start=sheet.start[0] + 1)
                 yield ((number, [cell_text(cell) for cell in row]) for number, row in rows)
     except python_calamine.PasswordError:

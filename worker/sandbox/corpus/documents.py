@@ -149,7 +149,8 @@ def epub_text(path: Path) -> str:
             names = set(book.namelist())
             if "META-INF/rights.xml" in names or _is_protected(book, names):
                 raise BadLine("file_encrypted")
-            chapters = [_chapter(book.read(name)) for name in _chapters(book) if name in names]
+            in_order = dict.fromkeys(_chapters(book))  # each once, however often it is listed
+            chapters = [_chapter(book.read(name)) for name in in_order if name in names]
     except (*BROKEN, LxmlError, KeyError, AttributeError) as error:
         raise BadLine("file_broken", why=(str(error) or type(error).__name__)[:200]) from None
     text = "\n\n".join(filter(None, chapters))

@@ -1,9 +1,13 @@
 """Text of HTML by inscriptis, in time and memory in proportion to the page: its blocks copy their text for each element
-within them, and its tables pad each cell to the widest of its column and the tallest of its row.
+within them, and its tables pad each cell to the widest of its column and the tallest of its row. The tree that it reads
+is built here, as that of lxml looks at all attributes of an element for each further one.
 """
 
-import inscriptis
+import sys
+from collections.abc import Iterator
+
 from inscriptis.css_profiles import CSS_PROFILES
+from inscriptis.html_engine import Inscriptis
 from inscriptis.html_properties import WhiteSpace
 from inscriptis.model.canvas import Canvas
 from inscriptis.model.canvas.block import Block
@@ -13,10 +17,73 @@ from inscriptis.model.html_document_state import HtmlDocumentState
 from inscriptis.model.table import Table
 from inscriptis.model.tag import CustomHtmlTagHandlerMapping
 from inscriptis.model.tag.table_tag import table_start_handler, td_start_handler
+from lxml import etree
 
+ATTRIBUTES = ("style", "align", "valign")  # all that the layout depends on
+MAX_DEPTH = 250  # of elements within each other
 PART_CHARACTERS = 4_096  # of a block, to which text is appended
 MAX_PADDING = 20  # times the characters of a table that its padded lines may have
 SMALL_TABLE = 4_096  # characters that any table may have
+
+
+class Element:
+    """An element as inscriptis reads it."""
+
+    __slots__ = ("attrib", "children", "tag", "tail", "text")
+
+    def __init__(self, tag: str, attributes: dict[str, str]) -> None:
+        self.tag, self.attrib = sys.intern(tag), attributes
+        self.children: list[Element] = []
+        self.text = self.tail = ""
+
+    def __iter__(self) -> Iterator["Element"]:
+        return iter(self.children)
+
+
+class TreeBuilder:
+    """Builds the tree of a page from what the parser finds, without comments. Elements beyond MAX_DEPTH become children
+    of the deepest that has any, one after the other.
+    """
+
+    def __init__(self) -> None:
+        self._root: Element | None = None
+        self._open: list[Element] = []
+        self._texts: list[str] = []
+        self._closed: Element | None = None  # whose tail the text belongs to; None: it belongs to the last open one
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        """An element begins."""
+        self._flush()
+        element = Element(tag, {name: attributes[name] for name in ATTRIBUTES if name in attributes})
+        if self._open:
+            self._open[min(len(self._open), MAX_DEPTH) - 1].children.append(element)
+        elif self._root is None:
+            self._root = element
+        self._open.append(element)
+        self._closed = None
+
+    def end(self, _tag: str) -> None:
+        """The element that began last ends."""
+        if self._closed is None or len(self._open) <= MAX_DEPTH:
+            self._flush()
+            self._closed = self._open[-1]
+        self._open.pop()
+
+    def data(self, text: str) -> None:
+        """A part of a text."""
+        self._texts.append(text)
+
+    def _flush(self) -> None:
+        text = "".join(self._texts)
+        self._texts = []
+        if self._closed is not None:
+            self._closed.tail = text
+        elif self._open:
+            self._open[-1].text = text
+
+    def close(self) -> Element | None:
+        """The root."""
+        return self._root
 
 
 class PartedBlock(Block):  # type: ignore[misc]
@@ -110,4 +177,5 @@ def text_of(markup: str) -> str:
     """The text of a page that begins with its markup."""
     handlers = CustomHtmlTagHandlerMapping({"html": _html, "table": _table, "td": _cell, "th": _cell}, {})
     config = ParserConfig(css=CSS_PROFILES["strict"], custom_html_tag_handler_mapping=handlers)
-    return str(inscriptis.get_text(markup, config))
+    root = etree.fromstring(markup, etree.HTMLParser(target=TreeBuilder()))
+    return "" if root is None else str(Inscriptis(root, config).get_text())

@@ -34,6 +34,12 @@ def zipped(members: Iterable[tuple[str, bytes | str]], mode: int = 0) -> bytes:
     return target.getvalue()
 
 
+def replaced(content: bytes, old: bytes, new: bytes) -> bytes:
+    """A zip file in whose members something is replaced."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return zipped([(info.filename, archive.read(info).replace(old, new)) for info in archive.infolist()])
+
+
 def tarred(members: Iterable[tuple[str, bytes]], kind: bytes = tarfile.REGTYPE, mode: int = 0o644) -> bytes:
     """A tar file of members of one kind."""
     target = io.BytesIO()
@@ -65,6 +71,11 @@ def pdf(pages: list[str]) -> bytes:
         )
         kids.append(f"{number + 1} 0 R")
     objects[1] = f"<< /Type /Pages /Kids [{' '.join(kids)}] /Count {len(kids)} >>"
+    return pdf_of_objects(objects)
+
+
+def pdf_of_objects(objects: list[str]) -> bytes:
+    """A PDF of objects, the first of which is the catalog."""
     text, offsets = "%PDF-1.4\n", []
     for number, content in enumerate(objects, start=1):
         offsets.append(len(text))
@@ -79,6 +90,11 @@ def docx(paragraphs: list[str], cells: tuple[str, ...] = ()) -> bytes:
     body = "".join(f"<w:p><w:r><w:t>{escape(text)}</w:t></w:r></w:p>" for text in paragraphs)
     row = "".join(f"<w:tc><w:p><w:r><w:t>{escape(text)}</w:t></w:r></w:p></w:tc>" for text in cells)
     table = f"<w:tbl><w:tr>{row}</w:tr></w:tbl>" if cells else ""
+    return docx_of_markup(f'<w:document xmlns:w="{WORD}"><w:body>{body}{table}</w:body></w:document>')
+
+
+def docx_of_markup(markup: str) -> bytes:
+    """A Word document by its XML."""
     return zipped(
         [
             (
@@ -91,18 +107,15 @@ def docx(paragraphs: list[str], cells: tuple[str, ...] = ()) -> bytes:
                 f'<Relationships xmlns="{RELATIONS}"><Relationship Id="r1" Type="{OFFICE}/officeDocument" '
                 'Target="word/document.xml"/></Relationships>',
             ),
-            (
-                "word/document.xml",
-                f'<w:document xmlns:w="{WORD}"><w:body>{body}{table}</w:body></w:document>',
-            ),
+            ("word/document.xml", markup),
         ]
     )
 
 
 def xlsx(*sheets: list[list[Any]]) -> bytes:
     """A workbook of strings and numbers."""
-    members = []
-    for number, rows in enumerate(sheets, start=1):
+    texts = []
+    for rows in sheets:
         text = ""
         for row, cells in enumerate(rows, start=1):
             text += f'<row r="{row}">'
@@ -113,6 +126,14 @@ def xlsx(*sheets: list[list[Any]]) -> bytes:
                 elif cell is not None:
                     text += f'<c r="{place}"><v>{cell}</v></c>'
             text += "</row>"
+        texts.append(text)
+    return xlsx_of_markup(*texts)
+
+
+def xlsx_of_markup(*sheets: str) -> bytes:
+    """A workbook by the XML of the rows of its sheets."""
+    members = []
+    for number, text in enumerate(sheets, start=1):
         sheet = f'<worksheet xmlns="{SHEET}"><sheetData>{text}</sheetData></worksheet>'
         members.append((f"xl/worksheets/sheet{number}.xml", sheet))
     numbers = range(1, len(sheets) + 1)

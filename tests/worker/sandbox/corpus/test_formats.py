@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from tests.worker.sandbox.corpus import sample_files
-from tests.worker.sandbox.corpus.sample_files import PLAIN, RECORDS, docx, epub, pdf, tarred, xlsx, zipped, zstd
+from tests.worker.sandbox.corpus.bad_files import diagonal
+from tests.worker.sandbox.corpus.sample_files import (
+    PLAIN,
+    RECORDS,
+    docx,
+    epub,
+    pdf,
+    replaced,
+    tarred,
+    xlsx,
+    zipped,
+    zstd,
+)
 from trainer.formats import corpus_formats
 from worker.sandbox.corpus import containers, parse
 
@@ -72,6 +84,8 @@ CONTENTS: list[tuple[str, bytes, list[str]]] = [
     ("pdf", pdf(["First page.", "Second page."]), ["First page.\n\nSecond page."]),
     ("docx", docx(["First.", "光 & more."], ("a", "b")), ["First.\n\n光 & more.\n\na  b"]),
     ("epub", epub(["<h1>One</h1><p>A.</p>", "<p>光</p>"]), ["One\n\nA.\n\n光"]),
+    ("epub", replaced(epub(["<p>A.</p>"]), b"</spine>", b'<itemref idref="ch1.xhtml"/></spine>'), ["A."]),
+    ("html", b"<div>" * 10_000 + b"deep", ["deep"]),
     (
         "xlsx",
         PLAIN["xlsx"],
@@ -145,12 +159,12 @@ BROKEN: list[tuple[str, bytes, str]] = [
         "file_encrypted",
     ),
     ("epub", epub(["<img src='cover.png'/>"]), "no_text"),
+    ("xlsx", diagonal(200_000), "file_expands_too_much"),
     ("parquet", PLAIN["parquet"][:-9], "file_broken"),
     ("parquet", b"PAR1" + b"\0" * 50 + b"PAR1", "file_broken"),
     ("parquet", repeated_text(), "expands_too_much"),
     ("arrow", PLAIN["arrow"][:60], "file_broken"),
     ("html", b"<p> </p>", "no_text"),
-    ("html", b"<div>" * 10_000 + b"deep", "no_text"),
     ("code", b" \n", "file_empty"),
     ("txt.gz", gzip.compress(b"text" * 99)[:-4], "archive_broken"),
     ("txt.gz", b"text", "archive_broken"),

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from tests import folders
+from tests.worker.sandbox.corpus.test_linear_time import processor_time
 from trainer.run_dir import sha256_file
 from worker.sandbox.model_import import hf_config, validate
 
@@ -176,6 +177,14 @@ def test_values_that_would_divide_by_zero_are_rejected(copy: Any) -> None:
     config = json.loads((directory / "config.json").read_text())
     (directory / "config.json").write_text(json.dumps({**config, "pad_token_id": None}))
     assert {"code": "network_unusual", "field": "pad_token_id", "found": "None"}.items() <= problem(directory).items()
+
+
+def test_a_license_is_found_in_time_in_proportion_to_the_model_card(tmp_path: Path) -> None:
+    def seconds(num_lines: int) -> float:
+        (tmp_path / "README.md").write_text("---" + num_lines * "\n" + "license: mit\n")
+        return min(processor_time(lambda: validate.license_of(tmp_path)) for _try in range(5))
+
+    assert seconds(60_000) <= 20 * seconds(6_000) + 0.05  # a quadratic took seconds
 
 
 def test_an_unexpected_error_is_not_a_crash(copy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
