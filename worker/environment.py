@@ -10,11 +10,6 @@ def fork_server_socket() -> Path:
     return run_directory() / "fork_server.sock"
 
 
-def processors_lock() -> Path:
-    """The file on which each gang that trains on the CPU holds a shared lock."""
-    return run_directory() / "processors.lock"
-
-
 def gpu_lock(uuid: str) -> Path:
     """The file that is locked while any process of an attempt may use this GPU."""
     directory = run_directory() / "gpus"

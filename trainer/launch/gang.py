@@ -49,8 +49,7 @@ LOCK_POLL_SECONDS = 0.1
 class Request(BaseModel):
     """What to run. `env` is set in every process; without OMP_NUM_THREADS in it, ranks share the cores evenly.
 
-    `locks` are paths of lock files, which are locked until the last process has exited: one for each GPU, or one for
-    the node's processors, which gangs share.
+    `locks` are paths of lock files, one for each GPU, which are locked until the last process has exited.
     """
 
     run_dir: str
@@ -83,7 +82,7 @@ def serve(conn: socket.socket) -> int:
     run_dir = RunDir(request.run_dir)
     _append_output_to(run_dir)
     faulthandler.register(signal.SIGUSR1, all_threads=True)
-    if not lock_files(request.locks, fcntl.LOCK_EX if request.device == "cuda" else fcntl.LOCK_SH):
+    if not lock_files(request.locks):
         print("another process still holds the GPU", flush=True)  # noqa: T201 - this is the log
         gang.send(done=EXIT_BUSY)
         return EXIT_BUSY
@@ -102,10 +101,8 @@ def serve(conn: socket.socket) -> int:
     return code
 
 
-def lock_files(paths: list[str], kind: int) -> bool:
-    """Lock files exclusively (fcntl.LOCK_EX) or shared (LOCK_SH), waiting up to LOCK_SECONDS.
-
-    Returns whether all are locked.
+def lock_files(paths: list[str]) -> bool:
+    """Lock files, waiting up to LOCK_SECONDS. Returns whether all are locked.
 
     The descriptors stay open and children inherit them, so the kernel releases the locks when the last process exits.
     """
@@ -114,7 +111,7 @@ def lock_files(paths: list[str], kind: int) -> bool:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         while True:
             try:
-                fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError:
                 if time.monotonic() >= deadline:

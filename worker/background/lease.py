@@ -67,11 +67,8 @@ class Lease:
         if time.monotonic() < self._next_renewal:
             return
         self._next_renewal = time.monotonic() + KEEP_SECONDS
-        self.is_over = self._is_stopping.is_set() or not self._renewed(None)
-        if self.is_over:
-            raise TaskLost
-        if self._writes_user_data and disk.is_full():
-            raise DiskFilledUp
+        if not self.renew(None):
+            raise DiskFilledUp if self.is_disk_full and not self.is_over else TaskLost
 
     def _has_lost_inputs(self) -> bool:
         if self._are_inputs_there is None:

@@ -23,14 +23,13 @@ from app.core.node_budget import NoRoom, node_budget
 from trainer.data import chat_template
 from trainer.data.server_process import IsStopped
 from trainer.inference import generation
-from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine, no_pause
+from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine
 from trainer.inference.shared_weights import shared_base, with_adapter
 from trainer.inference.text_pieces import TokenDecoder
 from trainer.modeling import lora
 from trainer.planning.context_length import context_length
 from trainer.processes.child_limits import data_bytes, limit_memory
 from worker.inference.shared_tokenizer import SharedTokenizer
-from worker.inference.training_share import TrainingShare
 
 log = logging.getLogger(__name__)
 
@@ -159,7 +158,6 @@ class Models:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._pause = TrainingShare().pause if device == "cpu" else no_pause
         self._lock = threading.Lock()
         self._models: dict[Path, _Model] = {}
         self._kept: set[Path] = set()  # for deployments
@@ -243,7 +241,7 @@ class Models:
         with model.loading:
             if model.engine is None:
                 assert model.network is not None, "it is in use"
-                model.engine = create_engine(model.network, self._pause)
+                model.engine = create_engine(model.network)
                 with self._lock:
                     self._reserve()
                     self._limit_memory()

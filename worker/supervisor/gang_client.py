@@ -19,7 +19,7 @@ import psutil
 from app.core.settings import ROOT
 from trainer.formats import jsonlines
 from trainer.processes.child_environment import child_environment
-from worker.environment import fork_server_socket, gpu_lock, processors_lock
+from worker.environment import fork_server_socket, gpu_lock
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class GangClient:
         env: dict[str, str],
     ) -> None:
         """Send the request: what to run."""
-        locks = [str(path) for path in (map(gpu_lock, gpus) if device == "cuda" else [processors_lock()])]
+        locks = [str(gpu_lock(uuid)) for uuid in gpus]
         self._send(run_dir=str(run_dir), fence=fence, num_processes=num_processes, device=device, env=env, locks=locks)
 
     def poll(self) -> None:

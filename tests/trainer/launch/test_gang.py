@@ -176,18 +176,18 @@ def test_the_command_line_starts_a_gang_on_an_inherited_socket(home: Path) -> No
     assert list(series(run_dir, "loss")) == [1, 2, 3, 4, 5]
 
 
-def test_processors_stay_locked_until_the_last_process_exits(
+def test_a_gpu_stays_locked_until_the_last_process_exits(
     fork_server: GangForkServer, home: Path, tmp_path: Path
 ) -> None:
-    lock = tmp_path / "processors.lock"
+    lock = tmp_path / "gpu.lock"
     first = fork_server.start()
-    run_dir = make_run(home, "holds-processors", max_steps=100_000)
+    run_dir = make_run(home, "holds-a-gpu", max_steps=100_000)
     first.send(run_dir=str(run_dir.path), fence=1, num_processes=1, device="cpu", env={}, locks=[str(lock)])
     until(lambda: series(run_dir, "loss"), 60, "the first step")
     rank = first.process.children()[0]
 
     assert not is_free(lock)
-    rank.suspend()  # a process that hangs still uses them
+    rank.suspend()  # a process that hangs still uses the GPU
     first.process.kill()
     first.close()
     assert not is_free(lock)
@@ -209,13 +209,5 @@ def test_locking_a_gpu_in_use_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     lock = tmp_path / "gpu.lock"
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert not gang.lock_files([str(lock)], fcntl.LOCK_EX)
-    assert gang.lock_files([str(lock)], fcntl.LOCK_EX)
-
-
-def test_gangs_share_processors_but_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gang, "LOCK_SECONDS", 0.0)
-    lock = [str(tmp_path / "lock")]
-    assert gang.lock_files(lock, fcntl.LOCK_SH)
-    assert gang.lock_files(lock, fcntl.LOCK_SH)
-    assert not gang.lock_files(lock, fcntl.LOCK_EX)
+        assert not gang.lock_files([str(lock)])
+    assert gang.lock_files([str(lock)])
