@@ -87,6 +87,11 @@ class NodeBudget(BaseModel):
             uses = self._uses()
         return self._free_bytes(list(uses.values())) if _is_used(uses) else None
 
+    def is_training(self) -> bool:
+        """Whether a job trains on this node."""
+        with self._locked():
+            return any(use.is_training for use in self._uses().values())
+
     def replace(self, path: Path, before: Use, after: Use) -> None:
         """Write another use to the file of a reservation. Raises NoRoom if it grows beyond what is free."""
         with self._locked():

@@ -105,11 +105,22 @@ class Generation:
         self._results.put(EngineStopped(reason))
 
 
+# Called after each step, with a function that says whether a text is still wanted: sleeps while others need the
+# processors more.
+Pause = Callable[[Callable[[], bool]], None]
+
+
+def no_pause(_is_wanted: Callable[[], bool]) -> None:
+    """Continue at once."""
+
+
 class InferenceEngine(ABC):
     """Generates texts with one model. Any number of threads may use it."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, pause: Pause) -> None:
         self.model = model
+        self._pause = pause
+        self._is_closed = False
 
     def submit(
         self,
@@ -138,9 +149,9 @@ class InferenceEngine(ABC):
         """End all texts with EngineStopped."""
 
 
-def create_engine(model: PreTrainedModel) -> InferenceEngine:
+def create_engine(model: PreTrainedModel, pause: Pause = no_pause) -> InferenceEngine:
     """The engine for a model's kind."""
-    return SequentialEngine(model) if model.config.is_encoder_decoder else BatchEngine(model)
+    return SequentialEngine(model, pause) if model.config.is_encoder_decoder else BatchEngine(model, pause)
 
 
 # ---- decoders -------------------------------------------------------------------------------------------------------
@@ -149,15 +160,16 @@ def create_engine(model: PreTrainedModel) -> InferenceEngine:
 class BatchEngine(InferenceEngine):
     """Generates texts in one batch, which they join and leave at each step."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, pause: Pause) -> None:
         # The library changes the configuration of its model in each step: others who use it at that moment would get
         # attention that looks ahead.
         model = copy_sharing_weights(model)
-        super().__init__(model)
+        super().__init__(model, pause)
         self._generations: dict[str, Generation] = {}  # by request ID
         self._ids = count()
         self._manager = ContinuousBatchingManager(model, GenerationConfig(do_sample=False), _config(model))
-        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([_TokenChooser(self._generations)]))
+        chooser = _TokenChooser(self._generations, self._pause_if_wanted)
+        processors = ContinuousBatchingLogitsProcessorList(LogitsProcessorList([chooser]))
         processors.tensors_required = 1
         self._manager.logit_processor = processors
         self._manager.start()
@@ -180,7 +192,11 @@ class BatchEngine(InferenceEngine):
         if self._generations.pop(generation.id, None) is not None:
             self._manager.cancel_request(generation.id)
 
+    def _pause_if_wanted(self) -> None:
+        self._pause(lambda: bool(self._generations) and not self._is_closed)
+
     def close(self) -> None:
+        self._is_closed = True
         self._manager.stop(hard_stop=True, timeout=END_SECONDS)
         self._collector.join(END_SECONDS)
 
@@ -205,8 +221,9 @@ class _TokenChooser(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
     supported_kwargs: ClassVar[dict[str, type]] = {}
     ignored_kwargs = ()
 
-    def __init__(self, generations: Mapping[str, Generation]) -> None:
+    def __init__(self, generations: Mapping[str, Generation], pause: Callable[[], None]) -> None:
         self._generations = generations
+        self._pause = pause
         self._request_ids: list[str] = []
 
     def fill_defaults(self, int32_tensor: Tensor) -> None:
@@ -222,6 +239,7 @@ class _TokenChooser(ContinuousBatchingLogitsProcessor):  # type: ignore[misc]
         tokens = [one.choose(row, one.prompt) if one else 0 for one, row in zip(generations, rows, strict=True)]
         scores.fill_(-torch.inf)
         scores[range(len(tokens)), tokens] = 0.0
+        self._pause()
         return scores
 
 
@@ -264,10 +282,9 @@ def _bytes_per_token(config: Any) -> int:
 class SequentialEngine(InferenceEngine):
     """Generates texts one after the other by transformers' `generate`."""
 
-    def __init__(self, model: PreTrainedModel) -> None:
-        super().__init__(model)
+    def __init__(self, model: PreTrainedModel, pause: Pause) -> None:
+        super().__init__(model, pause)
         self._queue: queue.SimpleQueue[Generation | None] = queue.SimpleQueue()
-        self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="generate", daemon=True)
         self._thread.start()
 
@@ -300,6 +317,7 @@ class SequentialEngine(InferenceEngine):
             token = generation.choose(scores[0], ids[0].tolist())  # the source is not repeated: it is read
             chosen = torch.full_like(scores, -torch.inf)
             chosen[0, token] = 0.0
+            self._pause(lambda: not generation.is_cancelled and not self._is_closed)
             return chosen
 
         def is_over(_ids: Tensor, _scores: Tensor, **_options: Any) -> Tensor:

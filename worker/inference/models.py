@@ -23,13 +23,14 @@ from app.core.node_budget import NoRoom, node_budget
 from trainer.data import chat_template
 from trainer.data.server_process import IsStopped
 from trainer.inference import generation
-from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine
+from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine, no_pause
 from trainer.inference.shared_weights import shared_base, with_adapter
 from trainer.inference.text_pieces import TokenDecoder
 from trainer.modeling import lora
 from trainer.planning.context_length import context_length
 from trainer.processes.child_limits import data_bytes, limit_memory
 from worker.inference.shared_tokenizer import SharedTokenizer
+from worker.inference.training_share import TrainingShare
 
 log = logging.getLogger(__name__)
 
@@ -158,6 +159,7 @@ class Models:
 
     def __init__(self, device: str) -> None:
         self._device = device
+        self._pause = TrainingShare().pause if device == "cpu" else no_pause
         self._lock = threading.Lock()
         self._models: dict[Path, _Model] = {}
         self._kept: set[Path] = set()  # for deployments
@@ -241,7 +243,7 @@ class Models:
         with model.loading:
             if model.engine is None:
                 assert model.network is not None, "it is in use"
-                model.engine = create_engine(model.network)
+                model.engine = create_engine(model.network, self._pause)
                 with self._lock:
                     self._reserve()
                     self._limit_memory()

@@ -2,7 +2,7 @@
 
 import random
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -22,7 +22,7 @@ from transformers import (
 
 from tests.waiting import until
 from trainer.inference import inspection
-from trainer.inference.engine import BatchEngine, EngineStopped, InferenceEngine, create_engine
+from trainer.inference.engine import EngineStopped, InferenceEngine, create_engine
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 
 VOCABULARY = 500
@@ -225,10 +225,46 @@ def test_a_failing_step_ends_the_texts_with_its_reason(monkeypatch: pytest.Monke
     engine.close()
 
 
+@pytest.mark.parametrize("family", MODELS)
+def test_the_engine_pauses_after_each_step_as_long_as_a_text_is_wanted(family: str) -> None:
+    wanted: list[bool] = []
+
+    def pause(is_wanted: Callable[[], bool]) -> None:
+        wanted.append(is_wanted())
+
+    with closing(create_engine(network(family), pause)) as engine:
+        generation = engine.submit([5, 6], GREEDY, max_tokens=6, stop_token_ids=frozenset())
+        assert len(list(generation)) == 6
+        until(lambda: len(wanted) == 6, what="the last pause")
+        assert all(wanted[:5])
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_pause_ends_when_its_text_is_canceled_or_the_engine_closes(family: str) -> None:
+    pauses: list[bool] = []
+
+    def pause(is_wanted: Callable[[], bool]) -> None:
+        pauses.append(True)
+        until(lambda: not is_wanted(), what="the end of the pause")
+        pauses[-1] = False
+
+    engine = create_engine(network(family), pause)
+    first = engine.submit([5, 6], GREEDY, max_tokens=6, stop_token_ids=frozenset())
+    until(lambda: pauses == [True], what="the first pause")
+    engine.cancel(first)
+    until(lambda: pauses == [False], what="its end")
+    second = engine.submit([5, 6], GREEDY, max_tokens=6, stop_token_ids=frozenset())
+    until(lambda: pauses == [False, True], what="the second pause")
+    engine.close()
+    assert pauses == [False, False]
+    with pytest.raises(EngineStopped):
+        list(second)
+
+
 def test_engines_leave_no_threads_and_no_models(recwarn: pytest.WarningsRecorder) -> None:
     before = threading.active_count()
     for _ in range(3):
-        engine = BatchEngine(network("llama"))
+        engine = create_engine(network("llama"))
         write(engine, [5], GREEDY)
         engine.close()
         del engine
