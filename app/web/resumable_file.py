@@ -20,7 +20,7 @@ from app.core import disk
 from app.core.errors import PanelError, bad_field
 from app.core.formatting import number
 from app.core.i18n import _
-from app.web.uploads import disk_full, start_writeback
+from app.web.uploads import disk_full, hashed, start_writeback
 from trainer.run_dir import sha256_file, sync_directory
 
 ALGORITHMS = ("sha256", "sha1", "md5")  # of checksums; tus demands SHA-1
@@ -98,10 +98,8 @@ class ResumableFile:
         try:
             if disk.is_full():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            for chunk in chunks:
-                self._file.write(chunk)
-                for digest in filter(None, (self._hash, self._check)):
-                    digest.update(chunk)
+            with hashed(chunks, *filter(None, (self._hash, self._check))):
+                self._file.writelines(chunks)
             self._file.flush()
             start_writeback(self._file, self.offset, size)
         except OSError as error:

@@ -4,10 +4,12 @@ import asyncio
 import errno
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from itertools import product
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from anyio import CancelScope, to_thread
 from starlette.requests import ClientDisconnect
@@ -18,6 +20,7 @@ from app.core.i18n import _
 from trainer.run_dir import sync_directory
 
 WRITE_BYTES = 1 << 20
+_hashing = ThreadPoolExecutor(2, thread_name_prefix="hash")
 # Of an operation whose body is the file, for the OpenAPI document.
 RAW_BODY_SCHEMA = {
     "requestBody": {
@@ -48,6 +51,21 @@ def start_writeback(file: IO[bytes], begin: int, size: int) -> None:
         os.posix_fadvise(file.fileno(), begin, size, os.POSIX_FADV_DONTNEED)
 
 
+@contextmanager
+def hashed(chunks: Sequence[bytes], *digests: Any) -> Iterator[None]:
+    """Add chunks to hashes in another thread, while the block writes them."""
+
+    def update() -> None:
+        for chunk, digest in product(chunks, digests):
+            digest.update(chunk)
+
+    updating = _hashing.submit(update)
+    try:
+        yield
+    finally:
+        updating.result()
+
+
 def disk_full(error: OSError) -> Exception:
     """The error of an upload whose file cannot be written."""
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
@@ -72,12 +90,11 @@ class StreamedUpload:
         """Append chunks. Raises `too_large` beyond the limit, and PanelError (507) if the disk is full."""
         begin = self.num_bytes
         try:
-            for chunk in chunks:
-                self.num_bytes += len(chunk)
-                if self.num_bytes > self._max_bytes:
-                    raise self._too_large
-                self._hash.update(chunk)
-                self._file.write(chunk)
+            self.num_bytes += sum(map(len, chunks))
+            if self.num_bytes > self._max_bytes:
+                raise self._too_large
+            with hashed(chunks, self._hash):
+                self._file.writelines(chunks)
             self._file.flush()
             start_writeback(self._file, begin, self.num_bytes - begin)
             if disk.is_full():  # more than was declared, or others write meanwhile

@@ -6,11 +6,12 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, delete, false, func, or_, select, tuple_, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ARRAY, ColumnElement, and_, bindparam, case, delete, false, func, or_, select, tuple_, update
+from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
 from app.core import db
+from app.core.model_base import Base
 from app.core.models import MetricPoint, MetricRollup
 
 LEVELS = 10  # the widest bucket holds 4^10 steps, about a million
@@ -64,8 +65,18 @@ def append(session: Session, *, job_id: str, fence: int, points: Sequence[Point]
     rows = [_row(job_id, fence, point, series, value) for point in points for series, value in point.values.items()]
     if not rows:
         return
-    session.execute(insert(MetricPoint).on_conflict_do_nothing(), rows)
+    session.execute(_insert(MetricPoint, rows).on_conflict_do_nothing())
     _add_to_rollups(session, _rolled_up(job_id, rows))
+
+
+def _insert(model: type[Base], rows: list[dict[str, Any]]) -> Insert:
+    """The statement that inserts rows: an array for each column, a third of the time of one statement for each row."""
+    columns = model.__table__.columns
+    arrays = [
+        func.unnest(bindparam(name, [row[name] for row in rows], ARRAY(columns[name].type)), type_=columns[name].type)
+        for name in rows[0]
+    ]
+    return insert(model).from_select(list(rows[0]), select(*arrays))
 
 
 def _row(job_id: str, fence: int, point: Point, series: str, value: Value) -> dict[str, Any]:
@@ -83,13 +94,23 @@ def _row(job_id: str, fence: int, point: Point, series: str, value: Value) -> di
 
 
 def _rolled_up(job_id: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The buckets of all levels, each level from those below it."""
     buckets: dict[tuple[str, int, int], dict[str, Any]] = {}
     for row in rows:
-        for level in range(1, LEVELS + 1):
-            key = (row["series"], level, row["step"] >> 2 * level)
-            if key not in buckets:
-                buckets[key] = _empty_bucket(job_id, *key)
-            _count_in(buckets[key], row)
+        key = (row["series"], 1, row["step"] >> 2)
+        if key not in buckets:
+            buckets[key] = _empty_bucket(job_id, *key)
+        _count_in(buckets[key], row)
+    parts = list(buckets.values())
+    for level in range(2, LEVELS + 1):
+        wider: dict[tuple[str, int, int], dict[str, Any]] = {}
+        for part in parts:
+            key = (part["series"], level, part["bucket"] >> 2)
+            if key not in wider:
+                wider[key] = _empty_bucket(job_id, *key)
+            _merge(wider[key], part)
+        parts = list(wider.values())
+        buckets |= wider
     return [buckets[key] for key in sorted(buckets)]  # one order everywhere, so that writers cannot deadlock
 
 
@@ -112,7 +133,7 @@ def _count_in(bucket: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 def _add_to_rollups(session: Session, buckets: list[dict[str, Any]]) -> None:
-    new = insert(MetricRollup)
+    new = _insert(MetricRollup, buckets)
     had, got = MetricRollup, new.excluded
     newer = got.last_step >= had.last_step
     merged = {
@@ -125,7 +146,7 @@ def _add_to_rollups(session: Session, buckets: list[dict[str, Any]]) -> None:
         "last_step": func.greatest(had.last_step, got.last_step),
     }
     key = ["job_id", "series", "level", "bucket"]
-    session.execute(new.on_conflict_do_update(index_elements=key, set_=merged), buckets)
+    session.execute(new.on_conflict_do_update(index_elements=key, set_=merged))
 
 
 def rewind(session: Session, *, job_id: str, from_step: int) -> None:
@@ -156,7 +177,7 @@ def _rebuild(session: Session, job_id: str, from_step: int) -> None:
         buckets_below = across
         new += buckets_below.values()
     if new:
-        session.execute(insert(MetricRollup), new)
+        session.execute(_insert(MetricRollup, new))
 
 
 def _points(session: Session, job_id: str, begin: int, end: int) -> list[dict[str, Any]]:
