@@ -90,12 +90,16 @@ class RecordRemark(BaseModel):
 
 
 class HeldOutData(BaseModel):
-    """The size of a validation corpus: its sequences, truncated records, and those left out or refused."""
+    """The size of a validation corpus: its sequences, truncated records, and those left out or refused.
+
+    `num_in_training` counts its documents or records that are also trained on.
+    """
 
     num_sequences: int
     num_cut: int
     num_dropped: int
     num_refused: int = 0
+    num_in_training: int = 0
     remarks: list[RecordRemark] = []
 
 
@@ -129,7 +133,7 @@ class DataEvent(_Event):
     num_refused: int = 0  # of these, records that the chat template refuses
     remarks: list[RecordRemark] = []  # on the first records of each kind
     num_equal: int = 0  # of those left out, pairs whose answers do not differ within the sequence length
-    num_validation_in_training: int = 0  # validation records that also occur in the training data
+    num_validation_in_training: int = 0  # held-out documents or records that are also trained on
     corpora: list[CorpusUse] = []
     unvalidated_labels: list[str] = []  # those of classes of one record, which is trained on
     held_out: dict[str, HeldOutData] = {}

@@ -416,6 +416,7 @@ class HeldOutFacts(_Stored):
     num_cut: int
     num_dropped: int
     num_refused: int = 0
+    num_in_training: int = 0
     remarks: list[RecordRemark] = []
 
 

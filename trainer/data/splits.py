@@ -26,10 +26,9 @@ Mask = np.ndarray[tuple[int], np.dtype[np.bool_]]  # shape (documents,)
 
 @dataclass(frozen=True)
 class Split:
-    """The held-out documents of all corpora in their order, and how many of these have a text that is trained on."""
+    """The held-out documents of all corpora in their order."""
 
     is_held_out: Mask
-    num_repeated: int
 
     @property
     def sha256(self) -> str:
@@ -51,7 +50,7 @@ def split_documents(sources: Sequence[CorpusInput], spec: TrainSpec) -> Split | 
     is_validated = bool(is_held_out.any()) or bool(spec.validation_corpora)
     if is_held_out.all() or not is_validated:
         raise Failure("split_empty", held_out=int(is_held_out.sum()), documents=len(is_held_out))
-    return Split(is_held_out, count_repeated(texts, is_held_out))
+    return Split(is_held_out)
 
 
 def hold_out(split: str, fraction: float, texts: Hashes, groups: Hashes, labels: Sequence[str]) -> Mask:

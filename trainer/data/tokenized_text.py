@@ -19,6 +19,7 @@ from trainer.data.corpus import CorpusReader, TextChunk, open_all
 from trainer.data.fast_encoding import Encode, TokenIds, fast_encoder, is_exact, is_worthwhile
 from trainer.data.process_pool import ProcessPool, num_processes
 from trainer.data.record_refused import RecordRefused
+from trainer.data.repeated_documents import TokenizedDocuments
 from trainer.data.sample_order import order_samples
 from trainer.data.splits import Split
 from trainer.data.text_process import TextProcess
@@ -358,6 +359,21 @@ class TokenizedText:
         first = int(np.searchsorted(self._document_ends, start, side="right"))
         last = int(np.searchsorted(self._document_ends, start + self.length, side="right"))
         return [self._document(number) for number in range(first, last + 1)]
+
+    @property
+    def train_documents(self) -> TokenizedDocuments:
+        """The documents that begin in the sequences for training."""
+        return self._documents_in(0, self.num_train)
+
+    @property
+    def validation_documents(self) -> TokenizedDocuments:
+        """The documents that begin in the sequences for validation."""
+        return self._documents_in(self._validation_start, self.num_validation)
+
+    def _documents_in(self, start: int, num_sequences: int) -> TokenizedDocuments:
+        bounds = np.concatenate([np.zeros(1, dtype=np.uint64), self._document_ends])
+        first, last = np.searchsorted(bounds[:-1], [start, start + num_sequences * self.length])
+        return TokenizedDocuments(self._tokens, bounds[first : last + 1])
 
     def _document(self, number: int) -> Document:
         if self._numbers is not None:

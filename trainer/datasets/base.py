@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
 from trainer.batch_shapes import Document
 from trainer.data.batch import IGNORE_INDEX, Batch
+from trainer.data.repeated_documents import count_repeated_documents
 from trainer.data.sample_order import SampleOrder, order_samples
 from trainer.data.tokenized_records import TokenizedRecords
 from trainer.data.tokenized_text import Ids, TokenizedText
@@ -44,6 +46,12 @@ class Dataset(ABC):
         """The documents that training sample `n` of the run is made of."""
 
     @abstractmethod
+    def count_trained_on(self, held_out: Sequence[Self]) -> list[int]:
+        """Of each of these datasets with the same tokenizer: how many of its documents or records for validation have
+        the tokens of one that this dataset trains on.
+        """
+
+    @abstractmethod
     def train_batch(self, first: int, count: int) -> Batch:
         """Training samples `first` to `first + count - 1` of the run, as arrays with `count` rows."""
 
@@ -75,6 +83,10 @@ class TextDataset(Dataset):
     def documents_of(self, n: int) -> list[Document]:
         return self.text.documents_of(n)
 
+    def count_trained_on(self, held_out: Sequence[Self]) -> list[int]:
+        trained = self.text.train_documents
+        return [count_repeated_documents(other.text.validation_documents, trained) for other in held_out]
+
 
 class RecordDataset(Dataset):
     """Records, one or several in each sample. `train` and `validation` are the record numbers in each sample."""
@@ -93,10 +105,12 @@ class RecordDataset(Dataset):
         self.order = order_samples(spec, records.count_by_corpus(firsts))
         self.corpus_tokens = records.tokens_by_corpus(records.train)
 
-    def num_validation_in_training(self) -> int:
-        """How many validation records have the tokens of a training record."""
-        training = {self.records.fingerprint(int(record)) for record in self.records.train}
-        return sum(self.records.fingerprint(int(record)) in training for record in self.records.validation)
+    def count_trained_on(self, held_out: Sequence[Self]) -> list[int]:
+        trained = {self.records.fingerprint(int(record)) for record in self.records.train}
+        return [
+            sum(other.records.fingerprint(int(record)) in trained for record in other.records.validation)
+            for other in held_out
+        ]
 
     def train_batch(self, first: int, count: int) -> Batch:
         return self._batch([self._train[sample] for sample in self._samples(first, count)])

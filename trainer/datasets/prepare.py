@@ -100,7 +100,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     remarks = _remarks(dataset, [corpus.id for corpus in inputs.corpora])
     held_out_remarks = {name: _remarks(other, [name]) for name, other in validation.items()}
     uses = _corpus_uses(spec, dataset, [corpus.id for corpus in inputs.corpora])
-    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), split, uses)
+    _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), uses)
     for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
         report.line(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
     prepared = Prepared(
@@ -208,12 +208,12 @@ def _report_data(
     dataset: Dataset,
     validation: Mapping[str, Dataset],
     remarks: tuple[list[RecordRemark], Mapping[str, list[RecordRemark]]],
-    split: Split | None,
     uses: Sequence[CorpusUse],
 ) -> None:
     """Report the size of the training corpora and the remarks on them; of the validation corpora by their IDs."""
     records = dataset if isinstance(dataset, RecordDataset) else None
-    repeated = records.num_validation_in_training() if records else split.num_repeated if split else 0
+    repeated, *of_validation = dataset.count_trained_on([dataset, *validation.values()])
+    repeated_by_name = dict(zip(validation, of_validation, strict=True))
     unvalidated = records.records.unvalidated_labels if records else []
     report.event(
         "data",
@@ -237,6 +237,7 @@ def _report_data(
                 "num_cut": other.num_cut,
                 "num_dropped": other.num_dropped,
                 "num_refused": other.num_refused,
+                "num_in_training": repeated_by_name[name],
                 "remarks": [remark.model_dump() for remark in remarks[1][name]],
             }
             for name, other in validation.items()
@@ -254,9 +255,9 @@ def _report_data(
             )
     for use in uses if len(uses) > 1 else ():
         report.line(f"corpus {use.corpus}: {use.share:.1%} of the tokens, {use.num_epochs:.2f} epochs")
-    if repeated:
-        report.line(
-            f"validation {'records' if records else 'documents'} that also occur in the training data: {repeated}"
-        )
+    noun = "records" if records else "documents"
+    for prefix, count in [("", repeated), *((f"{name}: ", count) for name, count in repeated_by_name.items())]:
+        if count:
+            report.line(f"{prefix}validation {noun} that also occur in the training data: {count}")
     if unvalidated:
         report.line(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tests.trainer.runs import english, make_run, small_spec, write_corpus
 from trainer.data import tokenized_text, tokenizer
-from trainer.data.splits import Split, hold_out, split_documents
+from trainer.data.splits import Split, count_repeated, hold_out, split_documents
 from trainer.data.tokenized_text import TokenizedText
 from trainer.datasets import prepare
 from trainer.datasets.base import Dataset, RecordDataset
@@ -59,7 +59,8 @@ def test_documents_stay_on_their_side_in_later_versions_and_with_other_seeds(tmp
 def test_copies_of_a_document_are_on_one_side(tmp_path: Path) -> None:
     documents = [f"document {n % 100}" for n in range(300)]
     split = split_of([write_corpus(tmp_path, documents)], small_spec(split="document", validation_fraction=0.3))
-    assert split.num_repeated == 0
+    texts = np.asarray([group_hash([document.encode()]) for document in documents], dtype=np.uint64)
+    assert count_repeated(texts, split.is_held_out) == 0
 
 
 def test_a_group_is_never_on_both_sides_and_its_copies_are_counted(tmp_path: Path) -> None:
@@ -74,7 +75,8 @@ def test_a_group_is_never_on_both_sides_and_its_copies_are_counted(tmp_path: Pat
     assert all(len(side) == 1 for side in sides.values())
     out = [text for text, is_out in zip(documents, split.is_held_out, strict=True) if is_out]
     trained = {text for text, is_out in zip(documents, split.is_held_out, strict=True) if not is_out}
-    assert split.num_repeated == sum(text in trained for text in out) > 0
+    texts = np.asarray([group_hash([document.encode()]) for document in documents], dtype=np.uint64)
+    assert count_repeated(texts, split.is_held_out) == sum(text in trained for text in out) > 0
 
 
 def test_a_document_without_a_group_is_one_of_its_own(tmp_path: Path) -> None:
@@ -219,7 +221,7 @@ def test_records_are_trained_on_or_held_out_by_the_same_hashes(tmp_path: Path) -
     expected = {n for n, record in enumerate(records) if group_hash([record.encode()]) < 0.25 * 2**64}
     assert set(dataset.records.validation.tolist()) == expected
     assert dataset.num_train == len(records) - len(expected)
-    assert dataset.num_validation_in_training() == 0
+    assert dataset.count_trained_on([dataset]) == [0]
 
 
 def test_a_run_that_holds_nothing_out_is_validated_on_its_corpus(tmp_path: Path) -> None:

@@ -360,7 +360,7 @@ def test_validation_records_that_are_trained_on_are_counted(
             records[document.number]["prompt"] for n in range(dataset.num_train) for document in dataset.documents_of(n)
         }
         held_out = [records[dataset.records.document_of(int(n)).number]["prompt"] for n in dataset.records.validation]
-        return dataset.num_validation_in_training(), sum(prompt in train for prompt in held_out)
+        return dataset.count_trained_on([dataset])[0], sum(prompt in train for prompt in held_out)
 
     assert repeated("once", sums(20)) == (0, 0)
     counted, expected = repeated("twice", sums(20) * 2)

@@ -134,6 +134,7 @@ def test_remarks_on_records_are_on_the_page_and_in_the_api(
     why = {"code": "key", "template": "the chat template leaves out its {key}", "values": {"key": "tool_calls"}}
     remark = {"corpus": corpus, "record": 1234, "kind": "refused", "why": why}
     held_out = {"num_sequences": 4, "num_cut": 0, "num_dropped": 1, "num_refused": 1, "remarks": [remark]}
+    held_out["num_in_training"] = 3
     event = data_event(1, 37).model_dump() | {"num_dropped": 1, "num_refused": 1, "remarks": [remark]}
     factories.record(job_id, fence, [events.DataEvent.model_validate(event | {"held_out": {corpus: held_out}})])
 
@@ -141,7 +142,10 @@ def test_remarks_on_records_are_on_the_page_and_in_the_api(
     sentence = "the chat template leaves out its tool_calls"
     expected = [{"corpus": corpus, "record": 1234, "kind": "refused", "message": sentence}]
     assert (facts["num_refused"], facts["remarks"], facts["held_out"][corpus]["remarks"]) == (1, expected, expected)
+    assert facts["held_out"][corpus]["num_in_training"] == 3
     page = alice.get(f"/jobs/{job_id}").text
     assert page.count(f"Record 1,234 of Genesis: {sentence}") == 2
+    assert "3 of the records or documents of Genesis also occur in the training data" in page
     chinese = alice.get(f"/jobs/{job_id}", headers={"Accept-Language": "zh-CN"}).text
     assert chinese.count("Genesis 的第 1,234 条记录：对话模板略去了它的 tool_calls") == 2
+    assert "Genesis 中有 3 条记录或文档也出现在训练数据中" in chinese
