@@ -19,8 +19,11 @@ class Case:
 
 
 _PARSED = "tests/worker/sandbox/corpus/test_cases.py::test_every_record_is_parsed_as_intended"
+_JUDGED = "tests/worker/sandbox/corpus/test_cases.py::test_judged_answers_are_read_as_completions_without_the_bad_ones"
 _REJECTED = "tests/worker/sandbox/corpus/test_cases.py::test_an_invalid_record_is_rejected_with_line_and_field"
 _RECORDS = "tests/trainer/data/test_tokenized_records.py::"
+_FILES = "tests/trainer/data/test_case_files.py::"
+_TRAINED_ON = "tests/trainer/datasets/test_trained_on.py::"
 _TEMPLATES = "tests/trainer/data/test_chat_template.py::"
 _IMPORT = "tests/worker/sandbox/model_import/test_validate.py::"
 _ACCEPTED = "tests/worker/sandbox/model_import/test_accepted_models.py::"
@@ -69,8 +72,8 @@ RECORDS = (
     Case(
         "judgments of single answers",
         "h2oai/h2o-llmstudio#544, huggingface/trl#1116",
-        "refused, never learned as completions",
-        (_REJECTED,),
+        "a kind of their own; read as completions, the bad ones are refused",
+        (_PARSED, _JUDGED),
         ("D11-*",),
     ),
     Case(
@@ -98,6 +101,7 @@ RECORDS = (
             _PARSED,
             _REJECTED,
             "tests/trainer/data/test_record_encoding.py::test_a_message_with_weight_0_is_context",
+            _FILES + "test_weights_of_answers_are_those_of_the_file",
         ),
         ("D20-*",),
     ),
@@ -107,6 +111,7 @@ RECORDS = (
         "text never becomes a control token, whatever list of the tokenizer declares it",
         (
             _PARSED,
+            _FILES + "test_marks_in_texts_become_no_control_tokens",
             _TEMPLATES + "test_text_of_users_never_becomes_a_special_token",
             _TEMPLATES + "test_a_special_token_spelled_in_a_text_changes_nothing_else",
         ),
@@ -164,6 +169,8 @@ RECORDS = (
             _REJECTED,
             _RECORDS + "test_labels_that_are_numbers_are_in_numeric_order",
             _RECORDS + "test_labels_are_numbered_by_name_and_shared_with_a_validation_corpus",
+            _FILES + "test_a_validation_corpus_may_lack_labels",
+            _FILES + "test_a_label_of_a_validation_corpus_that_is_not_trained_on_is_refused",
         ),
         ("D14-bool-*", "D14-int-*", "D14-label-*", "D14-null-*", "D14-train.jsonl", "D14-validation-*"),
     ),
@@ -218,6 +225,7 @@ RECORDS = (
         "trains with a validation corpus",
         (
             _RECORDS + "test_one_record_is_trained_on_if_there_is_a_validation_corpus",
+            _FILES + "test_one_record_trains_with_a_validation_corpus",
             "tests/app/jobs/planning/test_validation.py::test_one_record_needs_a_validation_corpus",
         ),
         ("D19-*",),
@@ -226,7 +234,12 @@ RECORDS = (
         "duplicates across the split",
         "Athanor",
         "counted and told",
-        (_RECORDS + "test_validation_records_that_are_trained_on_are_counted",),
+        (
+            _RECORDS + "test_validation_records_that_are_trained_on_are_counted",
+            _FILES + "test_copies_on_both_sides_of_the_split_are_counted",
+            _TRAINED_ON + "test_copies_in_the_end_of_a_text_are_counted",
+            _TRAINED_ON + "test_documents_of_validation_corpora_are_compared_with_what_is_trained_on",
+        ),
         ("D21-*",),
     ),
     Case(
