@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 # Prompt and answer, by the names that datasets give them.
@@ -46,15 +47,19 @@ LANGUAGES = frozenset(
 
 def detect_kind(record: Mapping[str, Any]) -> str | None:
     """The kind of a record by its keys; None if they match none."""
-    kind = next((kind for kind, keys in KEYS if all(key in record for key in keys)), None)
+    kind = _kind_by_keys(tuple(record))
     # Numbers are too often categories: with them, the kind has to be asked for.
     if kind in ("chat", "completion") and any(
         str(record.get(key)).strip().lower() in ("true", "false") for key in JUDGMENT_KEYS
     ):
         return "unpaired"
-    if kind is None and sum(key in LANGUAGES for key in record) == 2:
-        return "seq2seq"
     return kind
+
+
+@lru_cache(maxsize=16)  # records of a file have few sets of keys
+def _kind_by_keys(keys: tuple[str, ...]) -> str | None:
+    kind = next((kind for kind, needed in KEYS if set(needed) <= set(keys)), None)
+    return "seq2seq" if kind is None and sum(key in LANGUAGES for key in keys) == 2 else kind
 
 
 def judgment(value: Any) -> bool | None:

@@ -28,6 +28,8 @@ from worker.sandbox.corpus.record_keys import (
     judgment,
 )
 
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 MAX_LABELS = 10_000
 KEPT_LABELS = 100  # counted for people to see
 KEPT_UNUSED_KEYS = 100
@@ -77,13 +79,12 @@ class RecordReader:
 
     def document(self, record: Record) -> str:
         """What is kept of a record. Raises BadLine."""
-        is_observed = self._columns.observe(record)
-        used: set[str] = set()
+        used: set[str] | None = set() if self._columns.observe(record) else None
         try:
             text = self._document(record, used)
             return text if self._group_column is None else GroupedDocument.of(text, self._group(record))
         finally:
-            if is_observed:
+            if used is not None:
                 self._columns.use(used)
 
     def _group(self, record: Record) -> str | None:
@@ -106,7 +107,7 @@ class RecordReader:
         mapped = {field: value for field, value in values.items() if value is not None}
         return mapped, [*(key for key in record if key not in sources), *unread_parts(record, paths)]
 
-    def _document(self, record: Record, used: set[str]) -> str:
+    def _document(self, record: Record, used: set[str] | None) -> str:
         names = list(record)
         record, rest = self._mapped(record)
         kind = self._kind_of(record)
@@ -118,12 +119,13 @@ class RecordReader:
                 text = fields.text("text")
             else:
                 normalized = READERS[kind](fields, unused)
-                text = json.dumps(normalized, ensure_ascii=False, separators=(",", ":"))
+                text = _encoder.encode(normalized)
         except RecursionError:
             raise BadLine("too_deep") from None
         unused.update(rest + unused_keys(fields, kind))
-        names += (self._mapping or {}).values()
-        used.update(storable(name[:SHOWN_CHARACTERS]) for name in names if name not in unused)
+        if used is not None:
+            names += (self._mapping or {}).values()
+            used.update(storable(name[:SHOWN_CHARACTERS]) for name in names if name not in unused)
         if kind != "text":
             self._count(normalized)
         for key, number in unused.items():
