@@ -113,6 +113,6 @@ def _comparison(title: str, estimate: PlannedEstimate, actual: float) -> Compari
         predicted=predicted,
         interval=f"{low} – {high}",
         actual=measured,
-        error=f"{estimate.value / actual - 1:+.0%}",
+        error=f"{estimate.value / actual - 1:+z.0%}",
         is_inside=estimate.low <= actual <= estimate.high,
     )

@@ -127,6 +127,8 @@ def test_the_time_before_the_first_step_is_that_from_the_start_of_the_only_attem
     )
     compared = accuracy.compared(facts, [submitted, claimed, stepped])
     assert (len(compared), compared[-1].error, compared[-1].title) == (3, "-50%", "Time before the first step")
+    late = JobEvent(reason="first_step", at=START + 3.004 * half)
+    assert accuracy.compared(facts, [submitted, claimed, late])[-1].error == "+0%", "0.2 % too short"
     again = [claimed, stepped, lost, claimed, stepped]
     assert accuracy.compared(facts, again) == compared, "a later attempt changes nothing"
     assert len(accuracy.compared(facts, [submitted, claimed, lost, claimed, stepped])) == 2, "the first one was lost"
