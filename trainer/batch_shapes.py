@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
+from trainer.events import RecordRemark
+
 Role = Literal["context", "learned", "masked", "kept", "replaced"]
 
 
@@ -38,13 +40,15 @@ class TokenView:
 class SegmentView:
     """A part of a sample that attention does not leave: a text, a source or a target, or one of two answers.
 
-    `document` is set where the segment is one document; `label` is the class of a text.
+    `document` is set where the segment is one document; `label` is the class of a text. `num_cut` more tokens followed,
+    which were cut off because the sequence is full.
     """
 
     name: Literal["text", "source", "target", "chosen", "rejected"]
     tokens: list[TokenView]
     document: Document | None = None
     label: str | None = None
+    num_cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +94,8 @@ class JobPreview:
 
     `num_documents` are those that were read of each corpus: all of them, if it `is_complete`. The other counts are of
     these: samples for training and for validation, records that are cut to the sequence length, and records that are
-    left out, among them pairs of equal answers and those that the chat template refuses.
+    left out, among them pairs of equal answers and those that the chat template refuses; the first of them are named in
+    `remarks`. `num_in_training` are documents or records for validation that are also trained on.
     """
 
     batch: BatchView | None = None
@@ -102,6 +107,8 @@ class JobPreview:
     num_dropped: int = 0
     num_equal: int = 0
     num_refused: int = 0
+    num_in_training: int = 0
+    remarks: list[RecordRemark] = field(default_factory=list)
     failure: PreviewFailure | None = None
 
 

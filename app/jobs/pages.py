@@ -165,7 +165,7 @@ def show_samples(
             resolved = service.resolve_request(session, principal=principal, request=form.to_partial_spec(submitted))
             spec = resolved.spec
             inputs = samples.inputs_of(session, spec, resolved.corpora, resolved.parent)
-            names = dict(_corpus_names(session, principal, spec.corpora))
+            names = dict(_corpus_names(session, principal, [*spec.corpora, *spec.validation_corpora]))
         answer = samples.preview(spec, inputs, step=step, first=first, count=SAMPLES_SHOWN)
     except SpecError as error:
         problem = form_plan.as_panel_error(error)

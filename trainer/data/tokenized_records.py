@@ -39,7 +39,7 @@ from trainer.spec import TrainSpec
 # By objective, 2 elsewhere: another where the same records give other files.
 VERSIONS = {"classification": 3, "chat": 3, "dpo": 3}
 HELD_OUT_FILE = "held_out.bin"  # of a split by documents
-FILES = ("ids", "weights", "ends", "labels", "numbers")
+FILES = ("ids", "weights", "ends", "cut", "labels", "numbers")
 INTEGER = re.compile(r"-?\d{1,18}")
 BATCH_BYTES = 256 << 10  # of records that a process encodes at a time
 BYTES_OF_A_PROCESS = 1 << 20  # of records, for which starting another process saves time
@@ -160,7 +160,9 @@ def _batches(corpus: CorpusReader) -> Iterator[list[str]]:
 
 
 class _Writer:
-    """Writes a file each for ids, weights, ends of segments, classes and record numbers, and `meta.json`."""
+    """Writes a file each for ids, weights, ends of segments, tokens cut off of them, classes and record numbers, and
+    `meta.json`.
+    """
 
     def __init__(
         self,
@@ -243,8 +245,8 @@ class _Writer:
             num_tokens = max(len(segment.ids) for segment in encoded)
             self._remark(corpus, number, "cut", message(MESSAGES, "cut", num_tokens=num_tokens, length=length))
         self._num_segments = len(segments)
-        for segment in segments:
-            self._write_segment(segment)
+        for segment, complete in zip(segments, encoded, strict=True):
+            self._write_segment(segment, len(complete.ids) - len(segment.ids))
         if self._spec.objective == "classification":
             self._classes.append(str(json.loads(text).get("label", "")))
         self._files["numbers"].write(np.asarray([number], dtype="<u8").tobytes())
@@ -277,12 +279,13 @@ class _Writer:
         """The values of a message on one record."""
         return {"corpus": self._corpora[remark.corpus], "record": remark.record, "why": remark.why}
 
-    def _write_segment(self, segment: Segment) -> None:
+    def _write_segment(self, segment: Segment, num_cut: int) -> None:
         self._files["ids"].write(np.asarray(segment.ids, dtype=self._dtype).tobytes())
         self._files["weights"].write(np.asarray(segment.weights, dtype="<f4").tobytes())
         self._num_bytes += int(self._token_bytes[segment.ids].sum())
         self._num_tokens += len(segment.ids)
         self._files["ends"].write(np.asarray([self._num_tokens], dtype="<u8").tobytes())
+        self._files["cut"].write(np.asarray([num_cut], dtype="<u4").tobytes())
 
     def _write_labels(self) -> list[str]:
         """Write the class index of each record. Returns the class names; raises Failure for one only, or an unknown."""
@@ -325,6 +328,8 @@ class TokenizedRecords:
         ends = np.fromfile(directory / "ends.bin", dtype="<u8").astype(np.int64)
         self._bounds = np.concatenate([np.zeros(1, dtype=np.int64), ends])
         self._numbers = np.fromfile(directory / "numbers.bin", dtype="<u8")
+        cut = directory / "cut.bin"  # entries of earlier versions have none
+        self._cut = _open(cut, "<u4") if cut.exists() else np.zeros(len(ends), dtype="<u4")
         self.labels = np.fromfile(directory / "labels.bin", dtype="<i4").astype(np.int64)
         count = sum(self.meta.num_records)
         shuffled = sample_order.shuffled_index(np.arange(count, dtype=np.int64), count, spec.seed ^ SPLIT)
@@ -368,6 +373,11 @@ class TokenizedRecords:
     def _segment(self, number: int) -> tuple[Array, Array]:
         start, end = self._bounds[number], self._bounds[number + 1]
         return self._ids[start:end].astype(np.int64), np.asarray(self._weights[start:end])
+
+    def num_cut_tokens(self, record: int) -> list[int]:
+        """How many tokens were cut off at the end of each segment of a record."""
+        first = record * self.meta.num_segments
+        return [int(count) for count in self._cut[first : first + self.meta.num_segments]]
 
     def lengths(self, records: Ids) -> Ids:
         """Token counts of the first segment of these records, of shape (records,)."""

@@ -45,6 +45,10 @@ class Dataset(ABC):
     def documents_of(self, n: int) -> list[Document]:
         """The documents that training sample `n` of the run is made of."""
 
+    def num_cut_tokens_of(self, n: int) -> list[int]:
+        """How many tokens were cut off at the end of each text of training sample `n`; empty where nothing is cut."""
+        return []
+
     @abstractmethod
     def count_trained_on(self, held_out: Sequence[Self]) -> list[int]:
         """Of each of these datasets with the same tokenizer: how many of its documents or records for validation have
@@ -122,7 +126,13 @@ class RecordDataset(Dataset):
         return self._batch([self._validation[number] for number in numbers])
 
     def documents_of(self, n: int) -> list[Document]:
-        return [self.records.document_of(int(record)) for record in self._train[self._samples(n, 1)[0]]]
+        return [self.records.document_of(record) for record in self._records_of(n)]
+
+    def num_cut_tokens_of(self, n: int) -> list[int]:
+        return [count for record in self._records_of(n) for count in self.records.num_cut_tokens(record)]
+
+    def _records_of(self, n: int) -> list[int]:
+        return [int(record) for record in self._train[self._samples(n, 1)[0]]]
 
     @abstractmethod
     def _batch(self, groups: list[Ids]) -> Batch:

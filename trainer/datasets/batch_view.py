@@ -4,6 +4,7 @@ Imports no torch.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,9 +86,13 @@ class _BatchReader:
         """The samples of a batch whose first one has this number in the run, and which positions are padding."""
         for row in range(num_rows(batch)):
             documents = self._dataset.documents_of(first + row)
+            segments = self._segments({name: values[row] for name, values in batch.items()}, documents)
+            if num_cut := self._dataset.num_cut_tokens_of(first + row):
+                pairs = zip(segments, num_cut, strict=True)
+                segments = [replace(segment, num_cut=count) for segment, count in pairs]
             yield SampleView(
                 number=first + row,
-                segments=self._segments({name: values[row] for name, values in batch.items()}, documents),
+                segments=segments,
                 num_padding=int(padding[row].sum()),
                 documents=documents,
             )

@@ -6,6 +6,7 @@ The samples are made by the code that prepares a run. Imports no torch.
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from trainer.datasets import prepare
 from trainer.datasets.base import Dataset
 from trainer.datasets.batch_view import view_batch
 from trainer.datasets.factory import open_dataset
+from trainer.events import RecordRemark
 from trainer.failure import Failure
 from trainer.formats.corpus_kinds import GROUPS_FILE
 from trainer.report import Reporter
@@ -45,13 +47,13 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
     """
     spec, inputs = run_dir.spec(), run_dir.inputs(FENCE)
     samples = _take_samples(inputs.corpora, run_dir.path / "corpora", max_bytes)
-    held_out = _take_samples(inputs.validation, run_dir.path / "validation", max_bytes)
-    is_complete = all(sample.is_complete for sample in [*samples, *held_out])
+    validation = _take_samples(inputs.validation, run_dir.path / "validation", max_bytes)
+    is_complete = all(sample.is_complete for sample in [*samples, *validation])
     answer = JobPreview(num_documents=[sample.num_documents for sample in samples], is_complete=is_complete)
     base = without_weights(Path(inputs.base), run_dir.path / "base") if inputs.base else None
     sampled = {
         "corpora": [sample.source for sample in samples],
-        "validation": [sample.source for sample in held_out],
+        "validation": [sample.source for sample in validation],
         "base": base,
         "cache": str(run_dir.path / "cache"),
     }
@@ -61,10 +63,17 @@ def preview(run_dir: RunDir, step: int, first: int, count: int, max_bytes: int) 
         prepared = _prepare(run_dir, all(sample.is_complete for sample in samples))
         batch = view_batch(run_dir, step, first, count)
         tokenizer = PreTrainedTokenizerFast.from_pretrained(prepared.tokenizer, local_files_only=True)
-        datasets = _open_datasets(prepared, run_dir.spec(), tokenizer)
+        trained, held_out = _open_datasets(prepared, run_dir.spec(), tokenizer)
     except Failure as failure:
         return replace(answer, failure=PreviewFailure(failure.code, failure.values))
-    return replace(answer, batch=_in_corpora(batch, samples), **_counts(datasets))
+    remarks = prepare.remarks_on(trained, [sample.source.id for sample in samples])
+    remarks += chain.from_iterable(prepare.remarks_on(other, [name]) for name, other in held_out.items())
+    return replace(
+        answer,
+        batch=_in_corpora(batch, samples),
+        remarks=_with_numbers(remarks, [*samples, *validation]),
+        **_counts(trained, [*held_out.values()]),
+    )
 
 
 def _prepare(run_dir: RunDir, is_complete: bool) -> prepare.Prepared:
@@ -86,17 +95,19 @@ def _of_preview(spec: TrainSpec) -> TrainSpec:
 
 def _open_datasets(
     prepared: prepare.Prepared, spec: TrainSpec, tokenizer: PreTrainedTokenizerFast
-) -> tuple[Dataset, list[Dataset]]:
-    """The dataset to train on, and those of the validation corpora."""
-    held_out = [open_dataset(Path(path), spec, tokenizer, is_held_out=True) for path in prepared.held_out.values()]
+) -> tuple[Dataset, dict[str, Dataset]]:
+    """The dataset to train on, and those of the validation corpora by their IDs."""
+    held_out = {
+        name: open_dataset(Path(path), spec, tokenizer, is_held_out=True) for name, path in prepared.held_out.items()
+    }
     return open_dataset(Path(prepared.tokens), spec, tokenizer), held_out
 
 
-def _counts(datasets: tuple[Dataset, list[Dataset]]) -> dict[str, Any]:
-    trained, held_out = datasets
+def _counts(trained: Dataset, held_out: list[Dataset]) -> dict[str, Any]:
     names = ("num_validation", "num_cut", "num_dropped", "num_equal", "num_refused")
     counts = {name: sum(getattr(dataset, name) for dataset in (trained, *held_out)) for name in names}
-    return {"num_train": trained.num_train, **counts}
+    num_in_training = sum(trained.count_trained_on([trained, *held_out]))
+    return {"num_train": trained.num_train, "num_in_training": num_in_training, **counts}
 
 
 # ---- samples of corpora ---------------------------------------------------------------------------------------------
@@ -164,6 +175,14 @@ def _in_corpora(batch: BatchView, samples: Sequence[CorpusSample]) -> BatchView:
         return replace(document, number=document.number * samples[document.corpus].stride)
 
     return replace(batch, samples=[_with_places(sample, place) for sample in batch.samples])
+
+
+def _with_numbers(remarks: Sequence[RecordRemark], samples: Sequence[CorpusSample]) -> list[RecordRemark]:
+    """The remarks with the numbers that records have in their corpora."""
+    strides = {sample.source.id: sample.stride for sample in samples}
+    return [
+        remark.model_copy(update={"record": (remark.record - 1) * strides[remark.corpus] + 1}) for remark in remarks
+    ]
 
 
 def _with_places(sample: SampleView, place: Callable[[Document], Document]) -> SampleView:

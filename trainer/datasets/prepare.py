@@ -97,8 +97,8 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         name: open_dataset(Path(path), spec, hf_tokenizer, is_held_out=True) for name, path in held_out.items()
     }
     spec = with_counted_steps(spec, dataset.num_train)
-    remarks = _remarks(dataset, [corpus.id for corpus in inputs.corpora])
-    held_out_remarks = {name: _remarks(other, [name]) for name, other in validation.items()}
+    remarks = remarks_on(dataset, [corpus.id for corpus in inputs.corpora])
+    held_out_remarks = {name: remarks_on(other, [name]) for name, other in validation.items()}
     uses = _corpus_uses(spec, dataset, [corpus.id for corpus in inputs.corpora])
     _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), uses)
     for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
@@ -187,7 +187,7 @@ def _path(run_dir: RunDir, fence: int) -> Path:
     return run_dir.attempt_path(fence) / _FILE
 
 
-def _remarks(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:
+def remarks_on(dataset: Dataset, corpora: Sequence[str]) -> list[RecordRemark]:
     """The remarks on records of a dataset, with the IDs of their corpora."""
     remarks = dataset.records.meta.remarks if isinstance(dataset, RecordDataset) else []
     return [RecordRemark(corpus=corpora[remark.corpus], **remark.model_dump(exclude={"corpus"})) for remark in remarks]

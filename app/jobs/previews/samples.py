@@ -13,15 +13,26 @@ from app.core.i18n import _, ngettext
 from app.core.models import Corpus, Job
 from app.corpora import service as corpora
 from app.jobs.planning import base_model
+from app.jobs.planning.answers import localize
 from app.web import preview_process as process
 from app.web.preview_process import PreviewRefused
 from trainer.batch_shapes import JOB_PREVIEW, BatchView, JobPreview
+from trainer.events import RemarkKind
 from trainer.processes.child_limits import ChildLimits
 from trainer.run_dir import Inputs, RunDir
 from trainer.spec import TrainSpec
 
 READ_BYTES = 2 << 20  # of each corpus
 LIMITS = ChildLimits(memory_bytes=process.MEMORY_BYTES, cpu_seconds=40, file_bytes=256 << 20, niceness=0)
+
+
+class RemarkAnswer(BaseModel):
+    """Why a record is cut or left out."""
+
+    corpus: str
+    record: int = Field(description="Its number in the corpus, from 1.")
+    kind: RemarkKind
+    message: str
 
 
 class SamplesAnswer(BaseModel):
@@ -39,6 +50,8 @@ class SamplesAnswer(BaseModel):
     num_dropped: int = Field(description="Records that are left out.")
     num_equal: int = Field(description="Of these, pairs whose answers are equal, as far as they are read.")
     num_refused: int = Field(description="Of these, records that the chat template refuses.")
+    num_in_training: int = Field(description="Documents or records that are held out and also trained on.")
+    remarks: list[RemarkAnswer] = Field(description="The first records that are cut or left out, of each reason.")
 
 
 def inputs_of(session: Session, spec: TrainSpec, trained: Sequence[Corpus], parent: Job | None) -> Inputs:
@@ -87,8 +100,12 @@ def _answer(view: JobPreview) -> SamplesAnswer:
             sentence = _("{sentence} Only a part of the corpora was read for this.", sentence=sentence)
         raise _unfit(sentence)
     assert view.batch is not None
-    counts = {name: getattr(view, name) for name in SamplesAnswer.model_fields if name != "batch"}
-    return SamplesAnswer(batch=view.batch, **counts)
+    counts = {name: getattr(view, name) for name in SamplesAnswer.model_fields if name not in ("batch", "remarks")}
+    remarks = [
+        RemarkAnswer(corpus=remark.corpus, record=remark.record, kind=remark.kind, message=localize(remark.why))
+        for remark in view.remarks
+    ]
+    return SamplesAnswer(batch=view.batch, remarks=remarks, **counts)
 
 
 def _unfit(sentence: str) -> PanelError:

@@ -23,7 +23,7 @@ ALL = 1 << 30
 def unprepared(run_dir: RunDir, home: Path, **changes: Any) -> RunDir:
     """A directory for the preview of a run."""
     draft = RunDir(home / f"draft-{run_dir.path.name}")
-    draft.path.mkdir()
+    draft.path.mkdir(parents=True)
     spec = run_dir.spec().model_copy(update=changes)
     draft.create(spec, run_dir.inputs(1), 1)
     return draft
@@ -78,8 +78,45 @@ def test_records_that_are_cut_or_left_out_are_counted(home: Path, tmp_path: Path
         vocab_size=300,
     )
     shown = preview(unprepared(run_dir, tmp_path, sequence_length=128), 1, 0, 1, ALL)
-    assert shown.num_dropped >= 1
-    assert shown.num_cut >= 1
+    count = len(records(chats))
+    assert (shown.num_dropped, shown.num_cut) == (1, 1)
+    assert {remark.record: remark.kind for remark in shown.remarks} == {count + 1: "empty", count + 2: "cut"}
+
+
+def test_the_tail_that_a_sequence_cuts_is_counted_beside_its_tokens(home: Path, tmp_path: Path) -> None:
+    long = {"prompt": "Count:", "completion": " 1 2 3 4 5 6 7 8 9" * 40}
+    documents = [json.dumps(long)] * 4
+    fields = {"kind": "completion", "objective": "completion", "vocab_size": 300, "train_batch_size": 2}
+    fields |= {"per_device_batch_size": 2, "packing": False}
+    run_dir = make_run(home, "preview-tail", documents, **fields)
+    whole, cut = (
+        preview(unprepared(run_dir, tmp_path / str(length), sequence_length=length), 1, 0, 1, ALL).batch
+        for length in (1024, 64)
+    )
+    assert whole is not None
+    assert cut is not None
+    ((all_tokens,), (kept,)) = (view.samples[0].segments for view in (whole, cut))
+    assert (all_tokens.num_cut, kept.num_cut) == (0, len(all_tokens.tokens) - len(kept.tokens))
+    assert kept.num_cut > 0
+
+
+def test_records_that_are_left_out_of_a_sample_are_named_by_their_numbers(home: Path, tmp_path: Path) -> None:
+    long = json.dumps({"prompt": "x y z " * 400, "completion": "never seen"})
+    short = [json.dumps({"prompt": f"Count {n}:", "completion": f" it is {n}."}) for n in range(200)]
+    documents = [*short, *[long] * 20]
+    fields = {"kind": "completion", "objective": "completion", "vocab_size": 300, "sequence_length": 64}
+    size = sum(map(len, documents))
+    shown = preview(unprepared(make_run(home, "preview-names", documents, **fields), tmp_path), 1, 0, 1, size // 2)
+    assert not shown.is_complete
+    assert shown.remarks
+    assert all(documents[remark.record - 1] == long for remark in shown.remarks)
+
+
+def test_copies_that_are_held_out_are_counted(home: Path, tmp_path: Path) -> None:
+    pairs = [json.dumps({"prompt": f"Count {n}:", "completion": f" it is {n}."}) for n in range(20)]
+    fields = {"kind": "completion", "objective": "completion", "vocab_size": 300, "validation_fraction": 0.5}
+    shown = preview(unprepared(make_run(home, "preview-copies", pairs * 2, **fields), tmp_path), 1, 0, 1, ALL)
+    assert shown.num_in_training > 0
 
 
 def labeled(*labels: str) -> list[str]:

@@ -10,6 +10,7 @@ from app.core import db, storage
 from app.core.models import Job
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.previews import samples
+from tests.app.corpora.test_versions import joined
 from tests.app.jobs import factories
 from tests.users import Person
 from trainer.datasets import prepare
@@ -18,6 +19,7 @@ from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 
 FIELDS = {"train_batch_size": 12, "per_device_batch_size": 4, "max_steps": 9, "warmup_steps": 0, "sequence_length": 32}
+CASES = Path(__file__).parents[3] / "fixtures/cases/data"
 TEXT = "In the beginning God created the heaven and the earth. And the earth was <b>without form</b>, and void.\n" * 60
 
 
@@ -112,6 +114,24 @@ def test_a_failure_of_the_preparation_is_said_like_that_of_a_job(
     page = alice.post("/jobs/samples", data={"recipe": "tiny", "corpora": short, "sequence_length": "2048"})
     assert page.status_code == 422
     assert "reduce the sequence length" in page.text.partition("<main")[2]
+
+
+def test_records_that_are_cut_or_left_out_are_named_and_the_tail_is_counted(
+    alice: TestClient, alice_api: TestClient
+) -> None:
+    corpus = joined(alice, {"D12-long.jsonl": (CASES / "D12-long.jsonl").read_bytes()})["id"]
+    fields = {"recipe": "chat", "objective": "chat", "sequence_length": 64, "vocab_size": 300, "packing": False}
+    answer = alice_api.post("/api/v1/jobs/samples", json={**FIELDS, **fields, "corpora": [corpus]}).json()
+    assert answer["num_cut"] + answer["num_dropped"] > 0
+    assert {remark["corpus"] for remark in answer["remarks"]} == {corpus}
+    assert {remark["kind"] for remark in answer["remarks"]} <= {"cut", "empty"}
+    cut = [segment["num_cut"] for sample in answer["batch"]["samples"] for segment in sample["segments"]]
+    assert max(cut) > 0
+    sent = {"recipe": "chat", "corpora": corpus, "sequence_length": "64", "vocab_size": "300"}
+    page = alice.post("/jobs/samples", data=sent).text
+    assert "more tokens are cut off: the sequence is full." in page
+    assert f'href="/corpora/{corpus}?start={answer["remarks"][0]["record"] - 1}#documents"' in page
+    assert answer["remarks"][0]["message"] in page
 
 
 def test_others_corpora_are_not_read(bob: TestClient, corpus: str) -> None:
