@@ -43,7 +43,7 @@ from app.web.pages import handle_form_action, page
 from app.web.paging import After
 from app.web.parameters import Id, Part
 from trainer.formats import corpus_formats
-from trainer.formats.corpus_kinds import KIND_FIELDS, TRAINED_KINDS
+from trainer.formats.corpus_kinds import MAPPED_FIELDS, TRAINED_KINDS
 
 router = APIRouter()
 PAGE_ROWS = 50
@@ -291,7 +291,7 @@ def corpus_page(
         looks=translate(record_kinds.LOOKS[corpus.kind]),
         uses=translate(record_kinds.USES.get(corpus.kind, "")),
         field_words={name: translate(word) for name, word in record_kinds.FIELD_WORDS.items()},
-        mappable=list(dict.fromkeys(name for fields in KIND_FIELDS.values() for part in fields for name in part)),
+        mappable=list(dict.fromkeys(name for _kind, *parts in MAPPED_FIELDS for part in parts for name in part)),
         is_trainable=corpus.kind in TRAINED_KINDS,
         lengths=record_kinds.length_bars(corpus.progress.lengths),
         documents=documents,

@@ -9,7 +9,7 @@ from app.core.i18n import _, gettext_noop, translate
 from app.core.json_shapes import CorpusColumn, CorpusMapping
 from app.core.models import Corpus
 from app.core.names import checked_name
-from trainer.formats.corpus_kinds import CORPUS_KINDS, KIND_FIELDS
+from trainer.formats.corpus_kinds import CORPUS_KINDS, MAPPED_FIELDS
 
 MAX_COLUMN_LENGTH = 80
 
@@ -121,9 +121,9 @@ def column_uses(corpus: Corpus) -> list[tuple[CorpusColumn, str]]:
 
 def checked_mapping(columns: dict[str, str], name: str = "") -> CorpusMapping:
     """A mapping of columns by hand, whose fields say the kind. Raises PanelError if they are those of none."""
-    kind = next((kind for kind, fields in KIND_FIELDS.items() if _are_of_kind(set(columns), *fields)), None)
+    kind = next((kind for kind, *fields in MAPPED_FIELDS if _are_of_kind(set(columns), *fields)), None)
     if kind is None:
-        expected = "; ".join(", ".join(required) for required, _optional in KIND_FIELDS.values())
+        expected = "; ".join(dict.fromkeys(", ".join(required) for _kind, required, _optional in MAPPED_FIELDS))
         message = _("Choose the columns of one kind of records: {expected}.", expected=expected)
         raise bad_field("mapping", "mapping_invalid", message)
     if len(set(columns.values())) < len(columns):

@@ -8,18 +8,19 @@ CORPUS_KINDS = (
     *("text", "chat", "completion", "classification", "preference", "seq2seq"),
     *("multiple_choice", "questions", "unpaired"),
 )
-# The fields of each kind that columns can be mapped to: those a record must have, and those it may have.
-KIND_FIELDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "text": (("text",), ()),
-    "chat": (("messages",), ("system", "tools")),
-    "completion": (("prompt", "completion"), ()),
-    "classification": (("text", "label"), ()),
-    "preference": (("chosen", "rejected"), ("prompt", "system", "tools")),
-    "seq2seq": (("source", "target"), ()),
-    "multiple_choice": (("question", "choices", "answer"), ()),
-    "questions": (("question", "answer"), ("check", "tolerance")),
-    "unpaired": (("prompt", "completion", "label"), ("system",)),
-}
+# The fields that columns can be mapped to: the kind that they make, those a record must have, and those it may have.
+MAPPED_FIELDS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("text", ("text",), ()),
+    ("chat", ("messages",), ("system", "tools")),
+    ("completion", ("prompt", "completion"), ("context",)),
+    ("chat", ("prompt", "completion"), ("context", "history", "system", "tools")),
+    ("classification", ("text", "label"), ()),
+    ("preference", ("chosen", "rejected"), ("context", "history", "prompt", "system", "tools")),
+    ("seq2seq", ("source", "target"), ()),
+    ("multiple_choice", ("question", "choices", "answer"), ()),
+    ("questions", ("question", "answer"), ("check", "tolerance")),
+    ("unpaired", ("prompt", "completion", "label"), ("context", "system", "tools")),
+)
 # Those that a checkpoint can be evaluated on: trainer/inference/evaluation.py says with what.
 EVALUATION_KINDS = ("text", "multiple_choice", "classification", "completion", "questions")
 # How an answer to a question is checked: see trainer/inference/question_answering.py.

@@ -237,6 +237,13 @@ RECORDS = {
 }
 
 
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+ANSWERS = [message("assistant", "Ja."), message("assistant", "No.")]
+
+
 @pytest.mark.parametrize("kind", RECORDS)
 def test_records_are_shown_in_readable_form(alice: TestClient, upload: Upload, kind: str) -> None:
     corpus = upload(alice, lines(RECORDS[kind]), f"{kind}.jsonl")
@@ -288,6 +295,44 @@ def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file
     for columns in ({}, {"prompt": "frage"}, {"text": "a", "label": "a"}, {"poem": "a"}, {"text": "\0"}):
         refused = alice.post(f"/api/v1/corpora/{second['id']}/parse", json={"mapping": {"columns": columns}})
         assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "mapping")
+
+
+MAPPED = [
+    (
+        {"prompt": "frage", "context": "zusatz", "completion": "antwort"},
+        "completion",
+        [
+            {"prompt": "Translate.\n\nIs it hot?\n\n", "completion": "Ja."},
+            {"prompt": "Say no.\n\n", "completion": "No."},
+        ],
+    ),
+    (
+        {"prompt": "frage", "context": "zusatz", "system": "rolle", "completion": "antwort"},
+        "chat",
+        [
+            {"messages": [message("system", "Be brief."), message("user", "Translate.\n\nIs it hot?"), ANSWERS[0]]},
+            {"messages": [message("user", "Say no."), ANSWERS[1]]},
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("columns", "kind", "records"), MAPPED)
+def test_columns_are_mapped_to_all_parts_of_a_prompt(
+    alice: TestClient, columns: dict[str, str], kind: str, records: list[Any]
+) -> None:
+    content = "Frage;Zusatz;Antwort;Rolle;Nr\nTranslate.;Is it hot?;Ja.;Be brief.;1\nSay no.;;No.;;2\n"
+    corpus = joined(alice, {"parts.csv": content.encode()})
+    used_as = {column: field for field, column in columns.items()}
+    names = ["frage", "zusatz", "antwort", "rolle", "nr"]
+    sent = {"column": names, "used_as": [used_as.get(name, "") for name in names]}
+    assert alice.post(f"/corpora/{corpus['id']}/parse", data=sent, follow_redirects=False).status_code == 303
+    again = read(alice, corpus["id"])
+    assert (again["state"], again["kind"]) == ("ready", kind)
+    assert again["unused_keys"].keys() == {name for name in names if name not in used_as}
+    documents = alice.get(f"/api/v1/corpora/{corpus['id']}/documents").json()["data"]
+    assert [json.loads(document["text"]) for document in documents] == records
+    assert {column["name"]: column["use"] for column in again["columns"]}["zusatz"] == "Part of the prompt"
 
 
 def test_the_page_says_what_a_file_looks_like_and_what_it_is_good_for(alice: TestClient, upload: Upload) -> None:

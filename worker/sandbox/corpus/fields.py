@@ -100,12 +100,14 @@ class Fields:
     """A JSON object that is being read. `rest` has the keys that were not read yet, with their values.
 
     `place` is what its error messages refer to: "field" of a record, "text" of a line of plain text, or "message" with
-    its `number`.
+    its `number`. With `has_context`, the key `context` follows the prompt.
     """
 
-    def __init__(self, values: Mapping[str, Any], place: str = "field", number: int | None = None) -> None:
+    def __init__(
+        self, values: Mapping[str, Any], place: str = "field", number: int | None = None, has_context: bool = False
+    ) -> None:
         self.rest: Record = dict(values)
-        self._place, self.number = place, number
+        self._place, self.number, self.has_context = place, number, has_context
 
     def bad(self, fault: str, key: str, **values: Any) -> BadLine:
         """The exception for a fault of one field."""

@@ -113,7 +113,8 @@ class RecordReader:
         kind = self._kind_of(record)
         record = self._without_languages(record) if kind == "seq2seq" else record
         unused: Counter[str] = Counter()
-        fields = Fields(_flat(record) if kind == "preference" else record, "text" if kind == "text" else "field")
+        values, place = _flat(record) if kind == "preference" else record, "text" if kind == "text" else "field"
+        fields = Fields(values, place, has_context=self._mapping is not None and "context" in self._mapping)
         try:
             if kind == "text":
                 text = fields.text("text")
@@ -236,7 +237,7 @@ def _completion(fields: Fields, unused: Counter[str]) -> Record:
     for key in (prompt_key, answer_key):
         if type(fields.rest.get(key)) is list:
             raise BadLine("pair_list", field=key)
-    end = "\n\n" if prompt_key == "instruction" else ""
+    end = "\n\n" if _may_have_context(fields, prompt_key) else ""
     return {"prompt": _prompt(fields, prompt_key) + end, "completion": fields.text(answer_key)}
 
 
@@ -259,9 +260,14 @@ def _pair_keys(fields: Fields) -> tuple[str, str]:
 def _prompt(fields: Fields, key: str) -> str:
     """A prompt; a blank line parts an instruction from its input, and the context from a question about it."""
     prompt = fields.text(key)
-    context = fields.optional_text("input", "context") if key == "instruction" else ""
+    context = fields.optional_text("input", "context") if _may_have_context(fields, key) else ""
     passage = fields.optional_text("context") if key in ("question", "query") else ""
     return "\n\n".join(filter(None, (passage, prompt, context)))
+
+
+def _may_have_context(fields: Fields, key: str) -> bool:
+    """Whether an input may follow a prompt: of an instruction, or where a column is mapped to it."""
+    return key == "instruction" or fields.has_context
 
 
 def _chat(fields: Fields, unused: Counter[str]) -> Record:
@@ -337,7 +343,7 @@ def _preference(fields: Fields, unused: Counter[str]) -> Record:
         raise BadLine("answers_same")
     if prompt is None:
         return _split_texts(chosen, rejected)
-    end = "\n\n" if prompt_key == "instruction" else ""
+    end = "\n\n" if _may_have_context(fields, prompt_key or "") else ""
     return {"prompt": f"{prompt}{end}", "chosen": chosen, "rejected": rejected}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from app.core.json_shapes import Problem
 from app.corpora import problems
 from app.corpora.record_kinds import KIND_WORDS, LOOKS, USES
-from trainer.formats.corpus_kinds import CORPUS_KINDS, KIND_FIELDS, TRAINED_KINDS
+from trainer.formats.corpus_kinds import CORPUS_KINDS, MAPPED_FIELDS, TRAINED_KINDS
 from worker.sandbox.corpus.fields import BadLine
 from worker.sandbox.corpus.record_keys import KEYS
 from worker.sandbox.corpus.record_schema import READERS, RecordReader
@@ -227,7 +227,7 @@ def test_every_kind_of_record_has_a_reader_and_a_name() -> None:
     assert {kind for kind, _keys in KEYS} == {*CORPUS_KINDS} - {
         "unpaired"
     }  # which has the keys of others and a judgment
-    assert KIND_FIELDS.keys() == LOOKS.keys() == set(CORPUS_KINDS)
+    assert {kind for kind, *_fields in MAPPED_FIELDS} == LOOKS.keys() == set(CORPUS_KINDS)
     assert set(CORPUS_KINDS) - TRAINED_KINDS == set(USES)
 
 
