@@ -103,8 +103,8 @@ def create_corpus(principal: Submitter, body: FromUploads) -> CorpusAnswer:
     status_code=201,
     tags=["corpora"],
     responses=errors(
-        *("downloads_off", "url_invalid", "url_refused", "filename_missing", "filename_extension", "tasks_open"),
-        *("name_too_long", "character_invalid", "encoding_unknown", "kind_unknown", "disk_full"),
+        *("downloads_off", "url_invalid", "url_of_page", "url_refused", "filename_missing", "filename_extension"),
+        *("tasks_open", "name_too_long", "character_invalid", "encoding_unknown", "kind_unknown", "disk_full"),
     ),
 )
 def download_corpus(principal: Submitter, body: FromUrl) -> CorpusAnswer:

@@ -29,6 +29,11 @@ FILE_OF_PAGE = {
     re.compile(r"(https://github\.com/[^/]+/[^/]+)/blob/([^?#]+)(?:[?#].*)?"): r"\1/raw/\2",
 }
 
+# The page of a whole data set or repository, or of one of its folders, in a browser.
+PAGE_OF_FILES = re.compile(
+    r"https://(?:huggingface\.co/datasets|github\.com)/[^/?#]+/[^/?#]+(?:/(?:tree|viewer|discussions)(?:/.*)?)?/?(?:[?#].*)?"
+)
+
 RULES = AddressRules(
     "url",
     lambda: ",".join(sorted(_with_scheme())),
@@ -59,6 +64,9 @@ def start(
         message = _("Corpora are not downloaded here. The operator can list hosts in ATHANOR_DOWNLOAD_HOSTS.")
         raise PanelError(403, "downloads_off", message)
     url = file_address(url.strip())
+    if PAGE_OF_FILES.fullmatch(url):
+        message = _("This is a page with many files. Open the page of one of them, and enter its address.")
+        raise bad_field("url", "url_of_page", message)
     addresses.check(url, RULES)
     filename = filename.strip() or unquote(urlsplit(url).path.rpartition("/")[2])
     if not filename:

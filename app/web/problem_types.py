@@ -162,6 +162,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "upload_closed": ((422,), "The upload is completed, cancelled or expired."),
     "upload_incomplete": ((422,), "The bytes that have arrived are more or fewer than announced."),
     "url_invalid": ((422,), "This is no https URL of an endpoint."),
+    "url_of_page": ((422,), "The address is that of a page with many files, not of one of them."),
     "url_refused": ((422,), "No requests are sent to this address."),
     # notices
     "channel_unknown": ((422,), "There is no such channel of notices for the user."),

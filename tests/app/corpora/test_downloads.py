@@ -153,6 +153,24 @@ def test_a_redirect_to_a_host_that_is_not_listed_reaches_nothing(
 )
 def test_the_address_of_a_page_that_shows_a_file_becomes_that_of_the_file(page: str, file: str) -> None:
     assert downloads.file_address(page) == file
+    assert not downloads.PAGE_OF_FILES.fullmatch(file)
+
+
+@pytest.mark.usefixtures("allowed")
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://huggingface.co/datasets/me/set",
+        "https://huggingface.co/datasets/me/set/",
+        "https://huggingface.co/datasets/me/set/tree/main/data",
+        "https://huggingface.co/datasets/me/set/viewer/default/train?row=2",
+        "https://github.com/me/code#readme",
+    ],
+)
+def test_the_page_of_a_data_set_asks_for_the_page_of_a_file(alice: TestClient, url: str) -> None:
+    refused = alice.post("/api/v1/corpora/from-url", json={"url": url})
+    assert (refused.status_code, refused.json()["code"]) == (422, "url_of_page")
+    assert refused.json()["errors"][0]["field"] == "url"
 
 
 @pytest.mark.usefixtures("allowed")
