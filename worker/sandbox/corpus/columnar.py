@@ -27,7 +27,7 @@ def arrow_records(path: Path, form: str, progress: Callable[[int], None]) -> Ite
             batch.validate(full=True)  # whose offsets would be followed anywhere otherwise
             for start in range(0, batch.num_rows, BATCH_ROWS):
                 progress(0)
-                for row in batch.slice(start, BATCH_ROWS).to_pylist():
+                for row in _rows(batch.slice(start, BATCH_ROWS)):
                     yield {str(name): plain(value) for name, value in row.items()}
     except MemoryError:
         raise
@@ -55,14 +55,31 @@ def _batches(path: Path, form: str) -> Iterator[Any]:
             yield file.get_batch(number)
 
 
+def _rows(batch: Any) -> list[Record]:
+    """The rows of a batch. Dates that Python does not know, such as in the year 38505, are as Arrow writes them."""
+    import pyarrow
+
+    try:
+        return list(batch.to_pylist())
+    except (ValueError, OverflowError):
+        columns = [
+            column.cast(pyarrow.string()) if pyarrow.types.is_temporal(column.type) else column
+            for column in batch.columns
+        ]
+        return list(pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist())
+
+
 def plain(value: Any) -> Any:
-    """A value as JSON has it: no number is null, bytes are text, and dates and the like their usual form."""
+    """A value as JSON has it: no number is null, bytes are text, and dates and the like their usual form.
+
+    Bytes that are no UTF-8 become lone surrogates, which are refused in what is kept of a record.
+    """
     if value is None or type(value) in (str, int, bool):
         return value
     if type(value) is float:
         return None if math.isnan(value) else value
     if type(value) is bytes:
-        return value.decode("utf-8", "backslashreplace")
+        return value.decode("utf-8", "surrogateescape")
     if type(value) is dict:
         return {str(name): plain(part) for name, part in value.items()}
     if type(value) in (list, tuple):
