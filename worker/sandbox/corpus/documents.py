@@ -1,17 +1,22 @@
 """The text of documents: HTML, PDF, Word and EPUB, by libraries, each imported by the first file that needs it."""
 
+import gc
 import posixpath
 import re
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+from xml.parsers import expat
 
-from worker.sandbox.corpus.containers import BROKEN, check_zip
+from worker.sandbox.corpus.containers import BROKEN, COPY_BYTES, check_zip
 from worker.sandbox.corpus.fields import BadLine
 
 MAX_HTML_BYTES = 64 << 20
+MAX_OPEN_FIELDS = 1_000  # of a Word document, within each other; mammoth looks at all for each run of text
+MAX_TAG_BYTES = 4 << 20  # of a Word document; Python's parser reads a tag from its beginning for each 16 KiB more
 SHOWN_PAGES = 20  # numbers of pages without text in a remark
 
 _OLE = bytes.fromhex("d0cf11e0a1b11ae1")  # older Office files, and encrypted ones
@@ -124,16 +129,52 @@ def docx_text(path: Path) -> str:
 
     check_office(path)
     try:
-        with path.open("rb") as file:
+        _check_word(path)
+        with path.open("rb") as file, _no_collector():
             no_image = mammoth.images.img_element(lambda _image: {"src": ""})
             markup = mammoth.convert_to_html(file, convert_image=no_image, external_file_access=False).value
-    except MemoryError:
+    except (MemoryError, BadLine):
         raise
     except Exception as error:  # whatever XML can be wrong with
         raise BadLine("file_broken", why=(str(error) or type(error).__name__)[:200]) from None
     if not markup.strip():
         raise BadLine("no_text")
     return html_text(markup)
+
+
+@contextmanager
+def _no_collector() -> Iterator[None]:
+    """A block whose objects live until its end: the collector would look at all of them again and again."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def _check_word(path: Path) -> None:
+    """Refuse a Word document that mammoth would read in quadratic time. Raises BadLine."""
+    num_open = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal num_open
+        if name.endswith(" fldChar"):
+            kinds = [value for key, value in attributes.items() if key.endswith(" fldCharType")]
+            num_open = max(0, num_open + kinds.count("begin") - kinds.count("end"))
+            if num_open > MAX_OPEN_FIELDS:
+                raise BadLine("file_broken", why=f"more than {MAX_OPEN_FIELDS:,} fields within each other")
+
+    with zipfile.ZipFile(path) as document:
+        for info in document.infolist():
+            num_open = num_bytes = 0
+            parser = expat.ParserCreate(namespace_separator=" ")
+            parser.StartElementHandler = start
+            with suppress(expat.ExpatError, *BROKEN), document.open(info) as part:  # mammoth names what matters
+                while data := part.read(COPY_BYTES):
+                    parser.Parse(data)
+                    num_bytes += len(data)
+                    if num_bytes - parser.CurrentByteIndex > MAX_TAG_BYTES:
+                        raise BadLine("file_broken", why=f"a tag of more than {MAX_TAG_BYTES >> 20} MiB")
 
 
 # ---- EPUB -----------------------------------------------------------------------------------------------------------

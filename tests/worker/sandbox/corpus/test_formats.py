@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from tests.worker.sandbox.corpus import sample_files
-from tests.worker.sandbox.corpus.bad_files import diagonal
+from tests.worker.sandbox.corpus.bad_files import WORDS, diagonal
 from tests.worker.sandbox.corpus.sample_files import (
     PLAIN,
     RECORDS,
     docx,
+    docx_of_markup,
     epub,
     pdf,
     replaced,
@@ -149,6 +150,8 @@ BROKEN: list[tuple[str, bytes, str]] = [
     ("docx", OLE + "EncryptedPackage".encode("utf-16-le"), "file_encrypted"),
     ("docx", OLE + b"WordDocument", "office_old"),
     ("docx", docx([]), "no_text"),
+    ("docx", WORDS["fields"](100_000), "file_broken"),
+    ("docx", docx_of_markup(f'<a b="{(6 << 20) * " "}"/>'), "file_broken"),
     ("docx", zipped([("a.xml", b" " * (40 << 20))]), "file_expands_too_much"),
     ("xlsx", OLE + "EncryptedPackage".encode("utf-16-le"), "file_broken"),
     ("xlsx", xlsx([["color", "shade"], ["red", "dark"]]), "columns"),

@@ -1,5 +1,6 @@
 """Parsing takes time in proportion to the bytes, and little memory, whatever is wrong with them."""
 
+import os
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -10,12 +11,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.worker.sandbox.corpus.bad_files import FILES
 from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
 from trainer.formats import corpus_formats
 from worker.sandbox.corpus import columns, decoding, json_records, parse, record_schema, tables
 
 FORMATS = corpus_formats.ENCODED_FORMATS
 SMALL = 2_000  # bytes
+# LINEAR_TIME_ALL=1 measures larger files, of all formats; else one format for each reader of text.
+IS_ALL = bool(os.environ.get("LINEAR_TIME_ALL"))
+READERS = FORMATS if IS_ALL else ("txt", "json", "csv", "html")
+LARGER_SECONDS = 1.0 if IS_ALL else 0.04  # shapes that take less are measured in larger files, too
+# Bytes of what is no text, before compression: less where each byte takes longer.
+FILE_SIZES = {"docx": 5_000, "parquet": 10_000, "arrow": 10_000, "zip": 5_000, "tar": 5_000, "epub": 10_000}
 MOST = 12  # times as long for ten times the bytes
 SLACK = 0.01  # seconds: what a busy machine charges to a process that it interrupts
 TRIES = 20  # of which the fastest count; only what seems to take too long is tried so often
@@ -64,6 +72,29 @@ def takes_too_long(directory: Path, form: str, shape: Shape, small: int = SMALL)
 @pytest.mark.parametrize("form", FORMATS)
 def test_ten_times_the_bytes_take_ten_times_the_time(tmp_path: Path, form: str) -> None:
     assert [name for name, shape in SHAPES.items() if takes_too_long(tmp_path, form, shape)] == []
+
+
+@pytest.mark.parametrize("form", READERS)
+def test_ten_times_the_bytes_of_a_larger_file_take_ten_times_the_time(tmp_path: Path, form: str) -> None:
+    """Small quadratic terms, which the slack hides where a small file takes little more than that."""
+    size = 10 * SMALL
+    shapes = {name: one for name, one in SHAPES.items() if seconds(tmp_path, form, one(size)) < LARGER_SECONDS}
+
+    assert [name for name, shape in shapes.items() if takes_too_long(tmp_path, form, shape, size)] == []
+
+
+@pytest.mark.parametrize("form", FILES)
+def test_files_that_are_no_text_take_time_in_proportion(tmp_path: Path, form: str) -> None:
+    small = FILE_SIZES.get(form, 30_000) * (4 if IS_ALL else 1)
+
+    assert [name for name, shape in FILES[form].items() if takes_too_long(tmp_path, form, shape, small)] == []
+
+
+def test_each_format_has_shapes_of_bad_input() -> None:
+    parts = {part for form in (*FORMATS, *FILES) for part in corpus_formats.parts_of(form) if part}
+    names = (*corpus_formats.ENDINGS, *corpus_formats.ARCHIVES, *corpus_formats.COMPRESSIONS)
+
+    assert parts == {*names}
 
 
 @settings(max_examples=50)
