@@ -1,6 +1,6 @@
 // The tokens of a text in a row, one of which is chosen: by mouse, or by arrow keys within a listbox.
 
-import { findAll } from "./dom.js";
+import { closest, findAll } from "./dom.js";
 
 const MOVES = /** @type {Record<string, number>} */ ({
   ArrowLeft: -1,
@@ -76,11 +76,10 @@ export class TokenStrip {
 
   /** @param {MouseEvent} event */
   #chooseAt(event) {
-    const options = findAll(this.box, "[role=option]");
-    const i = options.indexOf(event.target instanceof HTMLElement ? event.target : this.box);
-    if (i < 0) return;
+    const option = closest(event, "[role=option]"); // also around the bytes that an option may have in an element
+    if (!option) return;
     this.hadFocus = true;
-    this.choose(i);
+    this.choose(findAll(this.box, "[role=option]").indexOf(option));
   }
 
   /** @param {KeyboardEvent} event */
