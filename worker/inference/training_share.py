@@ -9,7 +9,7 @@ from app.core.node_budget import node_budget
 
 SHARE = 0.06  # of the node's processors: costs a training less than 5 % of its steps (bench/beside_training.py)
 BURST_SECONDS = 4.0  # of processor time, which a text may use at once after a time without any
-MAX_DEBT_SECONDS = 1.0  # of processor time: a long prompt or the loading of a model delays the next token so far
+MAX_STEP_SECONDS = 0.5  # of processor time that count of one step: loading a model delays no text for long
 LOOK_SECONDS = 0.05  # between checks whether the text may continue
 
 
@@ -33,8 +33,8 @@ class TrainingShare:
     def _has_time(self) -> bool:
         with self._lock:
             now, used = time.monotonic(), time.process_time()
-            self._seconds += (now - self._now) * self._rate - (used - self._used)
-            self._seconds = max(-MAX_DEBT_SECONDS, min(BURST_SECONDS, self._seconds))
+            self._seconds += (now - self._now) * self._rate - min(used - self._used, MAX_STEP_SECONDS)
+            self._seconds = min(BURST_SECONDS, self._seconds)
             self._now, self._used = now, used
             if self._seconds <= 0 and not node_budget().is_training():
                 self._seconds = BURST_SECONDS

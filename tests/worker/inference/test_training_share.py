@@ -68,9 +68,9 @@ def test_processor_time_comes_back_at_the_share_of_the_node(monkeypatch: pytest.
 
 
 @pytest.mark.usefixtures("training")
-def test_a_long_prompt_does_not_delay_the_next_token_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_was_loaded_does_not_delay_the_next_token_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_share, "BURST_SECONDS", 0.01)
-    monkeypatch.setattr(training_share, "MAX_DEBT_SECONDS", 0.05)
+    monkeypatch.setattr(training_share, "MAX_STEP_SECONDS", 0.05)
     share = TrainingShare(num_processors=4)
     use(1.0)
     num_checks = itertools.count()
