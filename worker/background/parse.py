@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from app.core import db, disk, storage
 from app.core.models import BackgroundTask, Corpus, CorpusFile
@@ -48,7 +50,11 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     )
     if not closing and lease.is_disk_full:
         return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    return closing or {"failed": {"problems": [{"code": "parser_died", "status": status}]}}
+    if status == -signal.SIGABRT:  # how libraries in Rust end when an allocation fails
+        problem: dict[str, Any] = {"code": "out_of_memory", "limit_bytes": settings().parse_memory_bytes}
+    else:
+        problem = {"code": "parser_died", "status": status}
+    return closing or {"failed": {"problems": [problem]}}
 
 
 def limits(path: Path, formats: Collection[str]) -> ChildLimits:

@@ -81,13 +81,17 @@ def test_another_encoding_is_offered_and_used_when_chosen(alice: TestClient, upl
     assert (again["encoding_reason"], corpus["encoding_reason"]) == ("chosen", None)
 
 
+@pytest.mark.parametrize(
+    ("signal", "why"),
+    [("KILL", "Parsing took too long or was stopped."), ("ABRT", "Parsing was stopped: it needed more than")],
+)
 def test_a_crashed_parser_fails_the_corpus_with_a_reason(
-    alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch
+    alice: TestClient, upload: Upload, monkeypatch: pytest.MonkeyPatch, signal: str, why: str
 ) -> None:
-    monkeypatch.setattr("worker.background.parse.command", lambda corpus: ["sh", "-c", "kill -9 $$"])
+    monkeypatch.setattr("worker.background.parse.command", lambda corpus: ["sh", "-c", f"kill -{signal} $$"])
     corpus = upload(alice, b"text")
     assert corpus["state"] == "failed"
-    assert corpus["problems"][0]["message"].startswith("Parsing took too long or was stopped.")
+    assert corpus["problems"][0]["message"].startswith(why)
 
 
 @pytest.mark.parametrize(
