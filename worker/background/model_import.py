@@ -59,7 +59,7 @@ def death(status: int) -> dict[str, Any]:
     """The problem of a child that ended without a report, by its exit status."""
     if status == -signal.SIGPROF:  # the budget of tokenizer_checks.py
         return {"code": "tokenizer_slow_text", "seconds": round(encoding_budget(0).cpu_seconds)}
-    if status == -signal.SIGABRT:  # how libraries in Rust end when an allocation fails
+    if runner.is_out_of_memory(status):
         return {"code": "out_of_memory", "limit": settings().import_memory_bytes}
     return {"code": "importer_died", "status": status}
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -48,13 +47,16 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         limits=limits(directory(task), {corpus.format, *(file.format for file in files)}),
         directory=directory(task),
     )
-    if not closing and lease.is_disk_full:
-        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    if status == -signal.SIGABRT:  # how libraries in Rust end when an allocation fails
-        problem: dict[str, Any] = {"code": "out_of_memory", "limit_bytes": settings().parse_memory_bytes}
-    else:
-        problem = {"code": "parser_died", "status": status}
-    return closing or {"failed": {"problems": [problem]}}
+    return closing or {"failed": {"problems": [_death(status, lease)]}}
+
+
+def _death(status: int, lease: Lease) -> dict[str, Any]:
+    """The problem of a child that ended without a report, by its exit status."""
+    if lease.is_disk_full:
+        return {"code": "disk_filled_up"}
+    if runner.is_out_of_memory(status):
+        return {"code": "out_of_memory", "limit_bytes": settings().parse_memory_bytes}
+    return {"code": "parser_died", "status": status}
 
 
 def limits(path: Path, formats: Collection[str]) -> ChildLimits:

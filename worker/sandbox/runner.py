@@ -78,6 +78,11 @@ def run_sandboxed(
     return closing, child.returncode
 
 
+def is_out_of_memory(status: int) -> bool:
+    """Whether this is the exit status of a child whose allocation failed in a library in Rust: these abort."""
+    return status == -signal.SIGABRT
+
+
 def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Message:
     assert child.stdout is not None
     splitter = LineSplitter()

@@ -96,21 +96,17 @@ def _row(job_id: str, fence: int, point: Point, series: str, value: Value) -> di
 def _rolled_up(job_id: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The buckets of all levels, each level from those below it."""
     buckets: dict[tuple[str, int, int], dict[str, Any]] = {}
-    for row in rows:
-        key = (row["series"], 1, row["step"] >> 2)
+
+    def bucket(*key: Any) -> dict[str, Any]:
         if key not in buckets:
             buckets[key] = _empty_bucket(job_id, *key)
-        _count_in(buckets[key], row)
-    parts = list(buckets.values())
+        return buckets[key]
+
+    for row in rows:
+        _count_in(bucket(row["series"], 1, row["step"] >> 2), row)
     for level in range(2, LEVELS + 1):
-        wider: dict[tuple[str, int, int], dict[str, Any]] = {}
-        for part in parts:
-            key = (part["series"], level, part["bucket"] >> 2)
-            if key not in wider:
-                wider[key] = _empty_bucket(job_id, *key)
-            _merge(wider[key], part)
-        parts = list(wider.values())
-        buckets |= wider
+        for part in [each for each in buckets.values() if each["level"] == level - 1]:
+            _merge(bucket(part["series"], level, part["bucket"] >> 2), part)
     return [buckets[key] for key in sorted(buckets)]  # one order everywhere, so that writers cannot deadlock
 
 
