@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from app.core.node_budget import node_budget
 
-SHARE = 0.06  # of the node's processors: costs a training less than 5 % of its steps (bench/beside_training.py)
+SHARE = 0.06  # of the node's processors; bench/beside_training.py measures what it costs a training
 BURST_SECONDS = 4.0  # of processor time, which a text may use at once after a time without any
 MAX_STEP_SECONDS = 0.5  # of processor time that count of one step: loading a model delays no text for long
 LOOK_SECONDS = 0.05  # between checks whether the text may continue
