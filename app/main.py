@@ -25,8 +25,8 @@ from app.core.i18n import load_locales
 from app.core.live import Hub
 from app.core.version import VERSION
 from app.corpora import api as corpora_api
+from app.corpora import mappings_api, statistics_api, tus
 from app.corpora import pages as corpora_pages
-from app.corpora import statistics_api, tus
 from app.corpora.cleaning import api as cleaning_api
 from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
@@ -88,6 +88,7 @@ FEATURES = (
     oidc_api,
     audit_api,
     corpora_api,
+    mappings_api,
     statistics_api,
     cleaning_api,
     tus,

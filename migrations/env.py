@@ -9,6 +9,7 @@ from app.core import (  # their tables, too
     forwarding_models,  # noqa: F401
     notice_models,  # noqa: F401
     openai_models,  # noqa: F401
+    preset_models,  # noqa: F401
     share_models,  # noqa: F401
     synthetic_models,  # noqa: F401
 )

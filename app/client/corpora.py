@@ -8,7 +8,7 @@ from .corpus_shapes import ChangesInfo, CleaningInfo, CleaningPreviewInfo, Corpu
 from .errors import TaskEnded
 from .files import OnProgress, body_of, nothing
 from .labels import LabeledRowList
-from .shapes import CorpusInfo, DocumentInfo
+from .shapes import CorpusInfo, DocumentInfo, NamedMappingInfo
 from .transport import address
 from .waiting import ignore, wait_until_ended
 
@@ -155,13 +155,15 @@ class Corpora(LabeledRowList[CorpusInfo]):
         filenames: Sequence[str] = (),
         filename: str | None = None,
         group_column: str | None = None,
+        mapping_name: str = "",
     ) -> CorpusInfo:
         """Parse an upload again: in another encoding, without bad lines or bytes, as records of another kind, or with
-        `columns` by hand, the column of each field such as prompt and completion. With `filenames`, `encoding` and
+        `columns` by hand, the column of each field such as prompt and completion, which are saved under `mapping_name`;
+        without columns those saved under that name are taken. With `filenames`, `encoding` and
         `bad_bytes` are for these files only; `filename` is that of one, as earlier versions took it. The value of
         `group_column` is the group of a record, by which jobs can split.
         """
-        mapping = {"columns": columns} if columns else None
+        mapping = {"columns": columns or {}, "name": mapping_name} if columns or mapping_name else None
         body = {
             "encoding": encoding,
             "skip_bad": skip_bad,
@@ -173,6 +175,14 @@ class Corpora(LabeledRowList[CorpusInfo]):
         if filenames or filename:  # earlier servers do not know the field
             body["filenames"] = [*filenames, *([filename] if filename else [])]
         return self._transport.post(CorpusInfo, address("corpora", corpus_id, "parse"), body)
+
+    def mappings(self, *, limit: int = 50) -> Iterator[NamedMappingInfo]:
+        """Your saved mappings of columns, newest first, read in pages of `limit`."""
+        return self._transport.pages(NamedMappingInfo, "/column-mappings", limit=limit)
+
+    def delete_mapping(self, mapping_id: str) -> None:
+        """Delete a saved mapping of columns. Corpora that were read with it stay as they are."""
+        self._transport.delete(address("column-mappings", mapping_id))
 
     def clean(self, corpus_id: str, steps: Sequence[Mapping[str, Any]]) -> CorpusInfo:
         """Clean a version by a recipe, in the background: `wait` for the new version that this answers.

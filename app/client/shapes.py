@@ -88,6 +88,13 @@ class MappingInfo(Shape):
     columns: dict[str, str]
 
 
+class NamedMappingInfo(MappingInfo):
+    """A mapping of columns by hand that is saved under a name."""
+
+    id: str
+    created_at: datetime
+
+
 class ChangedRowInfo(Shape):
     """What became of one of several rows; `code` and `message` say why it was not changed."""
 

@@ -8,7 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 from app.core import db, queue
 from app.core.labels import LabelChanges
 from app.core.paging import Listing
-from app.corpora import downloads, previews, record_kinds, schemas, service, uploads, versions
+from app.corpora import downloads, mappings, previews, record_kinds, schemas, service, uploads, versions
 from app.corpora.bulk import ROWS
 from app.corpora.schemas import (
     ChangesAnswer,
@@ -236,6 +236,8 @@ def list_documents(
         "file_unknown",
         "kind_unknown",
         "mapping_invalid",
+        "mapping_unknown",
+        "mappings_many",
         "column_unknown",
     ),
 )
@@ -243,9 +245,9 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
     """Parse an upload again: in another encoding, without its bad lines or bytes, as records of another kind, or with
     its columns mapped by hand.
     """
-    mapping = record_kinds.checked_mapping(**body.mapping.model_dump()) if body.mapping else None
     encoding, kind = uploads.checked_encoding(body.encoding), record_kinds.checked_kind(body.kind)
     with db.transaction() as session:
+        chosen = body.mapping
         corpus = service.parse_again(
             session,
             principal=principal,
@@ -256,7 +258,7 @@ def parse_corpus(principal: Submitter, corpus_id: Id, body: ParseRequest) -> Cor
             bad_bytes=body.bad_bytes,
             filenames=[*body.filenames, *([body.filename] if body.filename else [])],
             names_field="filenames" if body.filenames else "filename",
-            mapping=mapping,
+            mapping=mappings.resolve(session, principal=principal, **chosen.model_dump()) if chosen else None,
             group_column=body.group_column,
         )
     queue.flush_outbox()

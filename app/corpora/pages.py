@@ -18,6 +18,7 @@ from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import (
     downloads,
+    mappings,
     previews,
     problems,
     record_kinds,
@@ -263,7 +264,7 @@ def corpus_page(
         before = next((other for other in all_versions if other.version < corpus.version), None)
         before = next((other for other in all_versions if other.id == since), before)
         changes = versions.changes(session, before, corpus) if before is not None else None
-        mappings = service.named_mappings(session, principal=principal)
+        offered, _cursor = mappings.list_mappings(session, principal=principal, limit=mappings.MAX_MAPPINGS)
         counted = _statistics(session, principal, corpus, tokenizer)
         tokenized = _tokenizations(session, principal, corpus)
         cleaning = cleaning_form.context(session, principal, corpus, recipe, recipe_form)
@@ -287,7 +288,7 @@ def corpus_page(
         reasons=problems.by_reason(corpus.problems, corpus.progress.bad_lines),
         columns=record_kinds.column_uses(corpus),
         group_choices=[(column.name, column.name) for column in corpus.progress.columns],
-        mappings=mappings,
+        mappings=sorted(offered, key=lambda saved: saved.name),
         looks=translate(record_kinds.LOOKS[corpus.kind]),
         uses=translate(record_kinds.USES.get(corpus.kind, "")),
         field_words={name: translate(word) for name, word in record_kinds.FIELD_WORDS.items()},
@@ -418,6 +419,8 @@ def parse_corpus(
         if len(dict(fields)) < len(fields):
             raise bad_field("mapping", "mapping_invalid", _("Choose one column for each use."))
         mapping = record_kinds.checked_mapping(dict(fields), mapping_name) if column else None
+        if mapping_name and not column:
+            mapping = mappings.resolve(session, principal=principal, name=mapping_name, columns={})
         wanted = {"encoding": uploads.checked_encoding(encoding), "kind": record_kinds.checked_kind(kind)}
         service.parse_again(
             session,
@@ -433,6 +436,15 @@ def parse_corpus(
         )
 
     return _change(request, principal, corpus_id, verb, f"/corpora/{corpus_id}")
+
+
+@router.post("/corpora/{corpus_id}/mappings/{mapping_id}/delete")
+def delete_mapping(principal: Submitter, corpus_id: Id, mapping_id: Id) -> Response:
+    """Delete a saved mapping of columns and go back to the corpus that it was offered for."""
+    with db.transaction() as session:
+        service.own_corpus(session, principal, corpus_id)
+        mappings.delete(session, principal=principal, mapping_id=mapping_id)
+    return RedirectResponse(f"/corpora/{corpus_id}", status_code=303)
 
 
 @router.post("/corpora/{corpus_id}/statistics")

@@ -208,8 +208,8 @@ class MappingRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    columns: dict[str, str] = Field(max_length=20, description="Column by field.")
-    name: str = Field("", description="Name under which the page offers it for other files.")
+    columns: dict[str, str] = Field({}, max_length=20, description="Column by field; none: those of `name`.")
+    name: str = Field("", description="Name under which it is saved for other files, in place of an earlier one.")
 
 
 class ParseRequest(BaseModel):
@@ -223,6 +223,7 @@ class ParseRequest(BaseModel):
                 {"skip_bad": True},
                 {"bad_bytes": "omit"},
                 {"mapping": {"columns": {"text": "body"}}},
+                {"mapping": {"name": "Quiz"}},
             ]
         },
     )

@@ -25,12 +25,12 @@ from app.core.principal import (
     visible_to,
 )
 from app.core.settings import settings
+from app.corpora import mappings
 from app.corpora.shipped import FOLDER, SHIPPED
 from trainer.formats import corpus_formats
 from trainer.run_dir import CorpusInput, sha256_file
 
 MAX_NAME_LENGTH = labels.MAX_NAME_LENGTHS[Corpus]
-MAX_MAPPINGS = 500  # corpora whose mappings are offered
 MAX_TOKENIZATIONS = 5  # shown of a corpus
 MAX_EXPIRED = 100  # corpora that one sweep deletes
 CANCELLED = {"parse": "reading_cancelled", "clean": "cleaning_cancelled"}  # the problem, by the kind of the task
@@ -229,6 +229,8 @@ def parse_again(
     if group_column is not None and group_column not in [column.name for column in corpus.progress.columns]:
         message = _("This corpus has no column “{name}”.", name=group_column[:200])
         raise bad_field("group_column", "column_unknown", message)
+    if mapping is not None and mapping.name:
+        mappings.save(session, principal=principal, mapping=mapping)
     before, by_file = corpus.progress, dict[str, BadBytes | None]()
     if filenames and corpus.num_uploads != 1:  # what was chosen for the other files stays
         by_file = {**before.bad_bytes_by_file, **dict.fromkeys(filenames, bad_bytes)}
@@ -250,18 +252,6 @@ def parse_again(
     )
     _enqueue_parse(session, corpus)
     return corpus
-
-
-def named_mappings(session: Session, *, principal: Principal) -> list[CorpusMapping]:
-    """The mappings with a name that the corpora of a user were read with, the newest of each name, by name."""
-    mapping = Corpus.progress["mapping"]
-    own = (Corpus.owner_id == principal.user_id, Corpus.deleted_at.is_(None))
-    named = select(Corpus).where(*own, mapping["name"].as_string() != "")
-    mappings: dict[str, CorpusMapping] = {}
-    for corpus in session.scalars(named.order_by(Corpus.id.desc()).limit(MAX_MAPPINGS)):
-        if corpus.progress.mapping is not None:
-            mappings.setdefault(corpus.progress.mapping.name, corpus.progress.mapping)
-    return [mappings[name] for name in sorted(mappings)]
 
 
 def change_labels(session: Session, *, principal: Principal, corpus_id: str, changes: LabelChanges) -> Corpus:

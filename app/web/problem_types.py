@@ -114,6 +114,8 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "version_newest": ((409,), "The version is the newest one already."),
     "kind_unfit": ((422,), "The kind of the corpus does not suit its use."),
     "mapping_invalid": ((422,), "The mapped columns are those of no kind of records."),
+    "mapping_unknown": ((422,), "You have saved no mapping of columns under this name."),
+    "mappings_many": ((422,), "You have as many saved mappings of columns as a user may have."),
     "kind_unknown": ((422,), "There is no such kind of records."),
     "form_broken": ((400,), "The form ended before its end, or cannot be read; nothing was saved."),
     "form_too_large": ((413,), "The form is larger than an upload may be, or has too many or too long fields."),

@@ -282,6 +282,7 @@ def test_every_table_with_an_owner_is_known_and_has_its_directory(web: TestClien
     assert names - set(removal.DIRECTORIES) == without | {
         "webhook_endpoint",
         "model_endpoint",
+        "named_mapping",
         "record_generation",
         "share",
     }

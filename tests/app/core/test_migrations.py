@@ -12,6 +12,7 @@ from app.core import (  # their tables, too
     migrations,
     notice_models,  # noqa: F401
     openai_models,  # noqa: F401
+    preset_models,  # noqa: F401
     synthetic_models,  # noqa: F401
 )
 from app.core.forwarding_models import JobForwarding

@@ -16,10 +16,11 @@ from app.core import db, storage
 from app.core.account_models import ApiToken, ExternalIdentity, Invitation, JoinToken, LoginSession, PasswordReset, User
 from app.core.conversation_models import Conversation, ConversationMessage
 from app.core.deployment_models import Deployment
-from app.core.json_shapes import ModelFacts, TaskOptions
+from app.core.json_shapes import CorpusMapping, ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.notice_models import NoticeService, UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
+from app.core.preset_models import NamedMapping
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
 from app.jobs.cluster import join_tokens
 from app.tokenizers import service as tokenizers
@@ -48,6 +49,7 @@ TABLES: tuple[type[Any], ...] = (
     Submission,
     WebhookEndpoint,
     ModelEndpoint,
+    NamedMapping,
     UserNotice,
     RecordGeneration,
     DraftRecord,
@@ -80,6 +82,7 @@ class Ids:
     endpoint_id: str
     search_id: str
     model_endpoint_id: str
+    mapping_id: str
     notice_id: str
     service_id: str
     generation_id: str
@@ -132,6 +135,8 @@ def ids(database: str, alice_user: Person) -> Ids:
         )
         search = HyperparameterSearch(owner_id=alice_user.id, name=f"{MARK} search", fields=["seed"])
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
+        columns = CorpusMapping(name=MARK, kind="text", columns={"text": MARK})
+        mapping = NamedMapping(owner_id=alice_user.id, name=MARK, mapping=columns)
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
         service = NoticeService(user_id=alice_user.id, name=MARK, scheme="json", url="json://localhost")
         invitation, _code = invitations.create(session, principal=alice_user.principal, role="member", days=7)
@@ -149,7 +154,8 @@ def ids(database: str, alice_user: Person) -> Ids:
         trashed = imported_model(alice_user, f"{MARK} trash")
         trashed.deleted_at = db.now()
         identity = ExternalIdentity(user_id=alice_user.id, issuer="https://login.example.com", subject="1", label=MARK)
-        session.add_all([upload, endpoint, search, model_endpoint, notice, service, generation, trashed, identity])
+        session.add_all([upload, endpoint, search, model_endpoint, mapping, notice, service])
+        session.add_all([generation, trashed, identity])
         session.flush()
         draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
         session.add(draft)
@@ -164,6 +170,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             endpoint.id,
             search.id,
             model_endpoint.id,
+            mapping.id,
             notice.id,
             service.id,
             generation.id,

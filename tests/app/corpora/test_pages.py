@@ -285,7 +285,10 @@ def test_columns_are_mapped_by_hand_and_the_mapping_is_offered_for_the_next_file
     ]
     second = upload(alice, content, "two.csv")
     text = alice.get(f"/corpora/{second['id']}").text
-    assert ">Quiz<" in text.replace("\n", "").replace(" ", "")
+    assert 'name="mapping_name" value="Quiz"' in text
+    assert alice.post(f"/corpora/{second['id']}/parse", data={"mapping_name": "Quiz"}).status_code == 303
+    run_waiting()
+    assert alice.get(f"/api/v1/corpora/{second['id']}").json()["mapping"] == again["mapping"]
     others = upload(bob, content, "three.csv")
     assert "Quiz" not in bob.get(f"/corpora/{others['id']}").text
     body = {"mapping": {"columns": {"text": "antwort"}}}

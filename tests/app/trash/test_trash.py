@@ -12,10 +12,9 @@ from starlette.testclient import TestClient
 
 from app.core import db, deleted_directories, quotas, storage, trash
 from app.core.formatting import file_size
-from app.core.json_shapes import CorpusMapping, TaskResult, TokenizerFacts
+from app.core.json_shapes import TaskResult, TokenizerFacts
 from app.core.model_base import new_id
 from app.core.models import BackgroundTask, Checkpoint, Corpus, CorpusFile, ImportedModel, Job, Tokenizer
-from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling.sweep import Sweep
 from app.tokenizers import service as tokenizers
@@ -354,22 +353,6 @@ def test_files_in_the_trash_count_toward_the_quota(alice: TestClient, alice_user
     assert used() == before
     assert alice.delete(f"{PATH}/{row_id}").status_code == 204
     assert used() < before
-
-
-def test_the_mapping_of_a_corpus_in_the_trash_is_not_offered(alice: TestClient, alice_user: Person) -> None:
-    row_id = stored_corpus(alice_user)
-    mapping = CorpusMapping(name="Quiz", kind="completion", columns={"prompt": "a", "completion": "b"})
-    with db.transaction() as session:
-        row = session.get_one(Corpus, row_id)
-        row.progress = row.progress.model_copy(update={"mapping": mapping})
-
-    def offered() -> list[CorpusMapping]:
-        with db.transaction() as session:
-            return corpora.named_mappings(session, principal=alice_user.principal)
-
-    assert offered() == [mapping]
-    assert alice.delete(f"/api/v1/corpora/{row_id}").status_code == 204
-    assert offered() == []
 
 
 # ---- pages ----------------------------------------------------------------------------------------------------------

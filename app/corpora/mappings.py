@@ -1,0 +1,55 @@
+"""Mappings of columns that users save under a name: the only writer of their table."""
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.core import paging
+from app.core.errors import bad_field
+from app.core.i18n import _
+from app.core.json_shapes import CorpusMapping
+from app.core.preset_models import NamedMapping
+from app.core.principal import Principal, visible
+from app.corpora import record_kinds
+
+MAX_MAPPINGS = 500  # of a user
+
+
+def save(session: Session, *, principal: Principal, mapping: CorpusMapping) -> None:
+    """Save a mapping under its name, in place of an earlier one. Raises PanelError if the user has too many."""
+    own = NamedMapping.owner_id == principal.user_id
+    others = select(func.count()).select_from(NamedMapping).where(own, NamedMapping.name != mapping.name)
+    if (session.scalar(others) or 0) >= MAX_MAPPINGS:
+        message = _("You have {limit} saved mappings of columns, which is the limit. Delete one.", limit=MAX_MAPPINGS)
+        raise bad_field("mapping", "mappings_many", message)
+    row = insert(NamedMapping).values(owner_id=principal.user_id, name=mapping.name, mapping=mapping)
+    changed = {"mapping": row.excluded.mapping}
+    session.execute(row.on_conflict_do_update(index_elements=["owner_id", "name"], set_=changed))
+
+
+def resolve(session: Session, *, principal: Principal, name: str, columns: dict[str, str]) -> CorpusMapping:
+    """The mapping of these columns, or without columns the one that the user saved under this name.
+
+    Raises PanelError if the columns are those of no kind of records, and if there is no mapping of this name.
+    """
+    if columns or not name.strip():
+        return record_kinds.checked_mapping(columns, name)
+    own = (NamedMapping.owner_id == principal.user_id, NamedMapping.name == name.strip())
+    row = session.scalar(select(NamedMapping).where(*own))
+    if row is None:
+        message = _("You have no saved mapping of columns with the name “{name}”.", name=name.strip()[:200])
+        raise bad_field("mapping", "mapping_unknown", message)
+    return row.mapping
+
+
+def list_mappings(
+    session: Session, *, principal: Principal, limit: int, after: str | None = None
+) -> tuple[list[NamedMapping], str | None]:
+    """The saved mappings of the user, newest first, and the cursor of the next page."""
+    query = select(NamedMapping).where(NamedMapping.owner_id == principal.user_id)
+    return paging.newest(session, query, NamedMapping.id, limit, after)
+
+
+def delete(session: Session, *, principal: Principal, mapping_id: str) -> None:
+    """Delete a saved mapping. Corpora that were read with it stay as they are. Raises 404."""
+    session.delete(visible(session, NamedMapping, mapping_id, principal=principal, for_update=True))
