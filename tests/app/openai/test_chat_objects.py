@@ -50,6 +50,10 @@ def test_an_answer_that_was_cut_says_so_whatever_it_calls(
     done = {"finish_reason": reason, "num_tokens": 5, "num_prompt_tokens": 2}
     (choice,) = answer().complete([GeneratedText(calls=calls, done=done)])["choices"]
     assert choice["finish_reason"] == expected
+    streamed = answer()
+    events = [GenerationEvent("piece", {"text": "", "tool_calls": calls}), GenerationEvent("done", done)]
+    chunks = [chunk for event in events for chunk in streamed.chunks(0, event)]
+    assert chunks[-1]["choices"][0]["finish_reason"] == expected
 
 
 def test_only_streams_that_are_asked_for_it_report_usage() -> None:

@@ -38,6 +38,13 @@ def test_several_prompts_each_have_their_texts(client: Any, checkpoint: StoredCh
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (sum(alone), 80)
 
 
+def test_equal_prompts_of_a_request_have_different_texts(client: Any, checkpoint: StoredCheckpoint) -> None:
+    fields = {"prompt": [PROMPT] * 2, "n": 2, "seed": 5, "temperature": 2, "max_tokens": 16}
+    texts = [choice.text for choice in complete(client, checkpoint, **fields).choices]
+    assert len(set(texts)) == 4
+    assert [choice.text for choice in complete(client, checkpoint, **fields).choices] == texts
+
+
 def test_tokens_are_a_prompt_too_and_an_echo_begins_the_text(client: Any, checkpoint: StoredCheckpoint) -> None:
     ids = generation.load(checkpoint.path, "cpu").encode(PROMPT)
     text = complete(client, checkpoint).choices[0].text

@@ -156,9 +156,12 @@ def test_a_stop_token_ends_a_text_and_is_its_last(engine: InferenceEngine) -> No
     text = by_generate(engine.model, prompt)
     stop = text[4]
 
-    ended = tokens(list(engine.submit(prompt, GREEDY, max_tokens=12, stop_token_ids={stop})))
+    generation = engine.submit(prompt, GREEDY, max_tokens=12, stop_token_ids={stop})
+    ended = tokens(list(generation))
+    write(engine, [7], GREEDY)  # so many steps after it
 
     assert ended == text[: text.index(stop) + 1]
+    assert generation.text == ended, "nothing is computed after it"
 
 
 def test_the_context_can_be_filled_to_its_end(llama: InferenceEngine) -> None:
