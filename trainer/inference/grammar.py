@@ -35,12 +35,13 @@ class GrammarConstraint:
         ends = scores[self._stop_token_ids]
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         is_allowed = torch.from_numpy(np.unpackbits(bits, count=self._size, bitorder="little").astype(bool))
+        is_allowed = is_allowed[: len(scores)]  # a model may have fewer rows than its tokenizer has tokens
         is_allowed[self._stop_token_ids] = False
         may_end = self._matcher.is_accepting() or self._matcher.is_stopped()
         is_stuck = not may_end and not bool(is_allowed.any())
         self._note_error("the model has no token that may follow" if is_stuck else "")
         scores[self._size :] = -torch.inf
-        scores[: self._size][~is_allowed[: len(scores)]] = -torch.inf
+        scores[: self._size][~is_allowed] = -torch.inf
         scores[self._stop_token_ids] = ends if may_end or is_stuck else -torch.inf
 
     def accept(self, token: int) -> None:

@@ -104,6 +104,18 @@ def test_only_tokens_that_end_the_text_follow_a_complete_one() -> None:
     assert scores.isfinite().nonzero().flatten().tolist() == [1, 2]
 
 
+@pytest.mark.parametrize(
+    ("tokens", "error"),
+    [([b"1", b"", b"x", b"true"], ""), ([b"x", b"", b"y", b"true"], "the model has no token that may follow")],
+)
+def test_tokens_that_the_model_has_no_scores_for_do_not_follow(tokens: list[bytes], error: str) -> None:
+    constraint = GrammarConstraint(Vocabulary(tokens), grammar_check.json_grammar({"enum": [True, 1]}), {1})
+    scores = torch.zeros(3)
+    constraint.mask(scores)
+    assert scores.isfinite().nonzero().flatten().tolist() == ([1] if error else [0]), "a text without a way on ends"
+    assert constraint.error == error
+
+
 def vocabulary_bytes(kind: str, number: int) -> bytes:
     return bytes.fromhex(vocabulary(kind)[0].vocabulary(number, number + 1)[0])
 
