@@ -16,6 +16,7 @@ from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.model_base import Artifact
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
+from app.core.preset_models import NamedMapping
 from app.core.roles import Role, is_at_least
 from app.core.share_models import Share
 
@@ -40,7 +41,16 @@ OwnerFilter = Literal["own", "shared"]
 
 
 Owned = TypeVar(
-    "Owned", Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer, BackgroundTask, Conversation
+    "Owned",
+    Checkpoint,
+    Corpus,
+    HyperparameterSearch,
+    ImportedModel,
+    Job,
+    Tokenizer,
+    BackgroundTask,
+    Conversation,
+    NamedMapping,
 )
 
 

@@ -127,7 +127,7 @@ WRITES = [
 def shared_ids(alice_user: Person, bob_user: Person) -> dict[str, str]:
     """Rows of Alice's that she shares with everyone."""
     ids = {f"{word}_id": create(alice_user) for _kind, word, create, _table in KINDS}
-    return {**ids, "file_id": ids["corpus_id"]}
+    return {**ids, "file_id": ids["corpus_id"], "mapping_id": ids["corpus_id"]}
 
 
 @pytest.mark.parametrize(("method", "path"), WRITES)
