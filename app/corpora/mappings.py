@@ -20,7 +20,9 @@ def save(session: Session, *, principal: Principal, mapping: CorpusMapping) -> N
     own = NamedMapping.owner_id == principal.user_id
     others = select(func.count()).select_from(NamedMapping).where(own, NamedMapping.name != mapping.name)
     if (session.scalar(others) or 0) >= MAX_MAPPINGS:
-        message = _("You have {limit} saved mappings of columns, which is the limit. Delete one.", limit=MAX_MAPPINGS)
+        message = _(
+            "You have as many saved mappings of columns as a user may have ({limit}). Delete one.", limit=MAX_MAPPINGS
+        )
         raise bad_field("mapping", "mappings_many", message)
     row = insert(NamedMapping).values(owner_id=principal.user_id, name=mapping.name, mapping=mapping)
     changed = {"mapping": row.excluded.mapping}
