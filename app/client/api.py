@@ -14,6 +14,7 @@ from .conversations import Conversations
 from .corpora import Corpora
 from .deployments import Deployments
 from .generation import GenerationOptions
+from .job_presets import JobPresets
 from .job_shapes import NodeInfo, RecipeInfo
 from .jobs import Jobs
 from .lineage import Lineage
@@ -50,6 +51,7 @@ class Client:
         self.checkpoints = Checkpoints(self._transport)
         self.deployments = Deployments(self._transport)
         self.conversations = Conversations(self._transport)
+        self.job_presets = JobPresets(self._transport)
         self.model_endpoints = ModelEndpoints(self._transport)
         self.notices = Notices(self._transport)
         self.record_generations = RecordGenerations(self._transport)

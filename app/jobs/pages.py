@@ -22,7 +22,7 @@ from app.core.principal import Principal, is_visible, visible
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
-from app.jobs import deletion, form_plan, job_parts, service, stream
+from app.jobs import deletion, form_plan, job_parts, presets, service, stream
 from app.jobs.archives import origin as archive_origin
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.form_plan import FormPlan
@@ -55,6 +55,7 @@ from trainer.spec_errors import SpecError
 router = APIRouter(route_class=StrictRoute)
 
 SAMPLES_SHOWN = 8  # of a batch
+PRESETS_SHOWN = 20  # the others are in their list
 MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows
 
 
@@ -72,8 +73,11 @@ def show_form(
         str | None, Query(alias="from", max_length=64, description="The checkpoint to continue from.")
     ] = None,
     like: Annotated[str | None, Query(max_length=64, description="The job to fill the form in with.")] = None,
+    preset: Annotated[str | None, Query(max_length=64, description="The preset to fill the form in with.")] = None,
 ) -> Response:
-    """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job; then fields."""
+    """The form, filled in by the link that led here: a recipe and corpora, a checkpoint, another job, a preset; then
+    fields.
+    """
     with db.transaction() as session:
         if like is not None:
             start = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec.model_dump())
@@ -83,6 +87,7 @@ def show_form(
             base = bases.find(session, principal, base_model)
             fitting = base.recipe if base is not None else _recipe_for(session, principal, corpus)
             start = SubmittedForm({"recipe": recipe or fitting}, corpus)
+            start = start if preset is None else presets.fill_form(session, principal, start, preset)
     fields = {name: value for name, value in request.query_params.items() if name in form.properties()}
     return _draw_form(request, principal, replace(start, fields={**start.fields, **fields}))
 
@@ -110,8 +115,29 @@ def _origin(session: Session, principal: Principal, checkpoint_id: str) -> Origi
 
 @router.post("/jobs/plan")
 def plan_form(request: Request, principal: Reader, form_data: FormBody) -> Response:
-    """The form as it was sent, with its plan and its errors. The page's script takes these over while one types."""
-    return _draw_form(request, principal, form.read_form(form_data))
+    """The form as it was sent, with its plan and its errors. The page's script takes these over while one types.
+
+    The button of a preset sends its ID, and the form is drawn with its fields.
+    """
+    submitted = form.read_form(form_data)
+    if preset_id := submitted.fields.get("preset"):
+        with db.transaction() as session:
+            submitted = presets.fill_form(session, principal, submitted, preset_id[:64])
+    return _draw_form(request, principal, submitted)
+
+
+@router.post("/jobs/presets")
+def save_preset(request: Request, principal: Submitter, form_data: FormBody) -> Response:
+    """The form as it was sent, and whether its settings are now saved under the name in it."""
+    submitted = form.read_form(form_data)
+    try:
+        with db.transaction() as session:
+            saved = presets.save_form(session, principal, submitted).name
+    except SpecError as error:
+        return _draw_form(request, principal, submitted, preset_error=form.with_titles(str(error)))
+    except PanelError as error:
+        return _draw_form(request, principal, submitted, preset_error=error.message)
+    return _draw_form(request, principal, form.without_fields(submitted, presets.CONTROLS), saved_preset=saved)
 
 
 @router.post("/jobs/propose")
@@ -248,12 +274,15 @@ def _draw_form(
     refusal: PanelError | None = None,
     proposal: ProposeAnswer | None = None,
     proposal_error: str | None = None,
+    preset_error: str | None = None,
+    saved_preset: str | None = None,
 ) -> Response:
     """The page of the form with its plan; after a `refusal` of its submission with what was wrong instead."""
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
         tokenizers, _rest = stored_tokenizers.list_tokenizers(session, principal=principal, state="ready")
         choices = bases.offers(session, principal=principal)
+        offered_presets, _rest = presets.list_presets(session, principal=principal, limit=PRESETS_SHOWN)
         context = _form_context(session, principal, submitted)
         plan = FormPlan(problem=refusal)
         if refusal is None:
@@ -288,6 +317,9 @@ def _draw_form(
         base_models=[(choice.id, choice.label) for choice in choices],
         proposal=proposal,
         proposal_error=proposal_error,
+        presets=offered_presets,
+        preset_error=preset_error,
+        saved_preset=saved_preset,
         proposal_seconds=BUDGETS,
         key=submitted.fields.get("key") or new_id(),
     )

@@ -270,6 +270,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "quota": ((429,), "The user has too many unfinished jobs."),
     "records_few": ((422,), "There are too few records."),
     "sample_unknown": ((422,), "The batch has no such sample."),
+    "presets_many": ((422,), "You have as many presets of jobs as a user may have."),
     "spec_invalid": ((422,), "Fields of the spec are wrong."),
     "state_unknown": ((422,), "There is no such state."),
     "step_unknown": ((422,), "The job has no such step."),

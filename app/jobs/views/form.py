@@ -256,6 +256,17 @@ def prefill_copy(spec: Mapping[str, Any]) -> SubmittedForm:
     return SubmittedForm(fields, spec["corpora"], spec.get("validation_corpora", ()))
 
 
+def with_preset(form: SubmittedForm, spec: Mapping[str, Any], kept: Container[str]) -> SubmittedForm:
+    """The form with the fields of a preset in place of all its own but those that are `kept`."""
+    own = {name: text for name, text in form.fields.items() if name not in properties() or name in kept}
+    return replace(form, fields={**own, **{name: to_form_value(value) for name, value in spec.items()}})
+
+
+def titled_values(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Title and value of each field of a partial spec, as the form shows them."""
+    return [(_title(name), to_display(value)) for name, value in spec.items() if name in properties()]
+
+
 def with_proposal(form: SubmittedForm, proposal: Proposal) -> SubmittedForm:
     """The form with the fields of a proposal in place of its own."""
     return replace(form, fields={**form.fields, **_fields_of(proposal.fields)})

@@ -283,6 +283,7 @@ def test_every_table_with_an_owner_is_known_and_has_its_directory(web: TestClien
         "webhook_endpoint",
         "model_endpoint",
         "named_mapping",
+        "job_preset",
         "record_generation",
         "share",
     }

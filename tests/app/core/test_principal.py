@@ -20,7 +20,7 @@ from app.core.json_shapes import CorpusMapping, ModelFacts, TaskOptions
 from app.core.models import BackgroundTask, Checkpoint, Corpus, HyperparameterSearch, ImportedModel, Job, Tokenizer
 from app.core.notice_models import NoticeService, UserNotice
 from app.core.openai_models import Submission, Upload, WebhookEndpoint
-from app.core.preset_models import NamedMapping
+from app.core.preset_models import JobPreset, NamedMapping
 from app.core.synthetic_models import DraftRecord, ModelEndpoint, RecordGeneration
 from app.jobs.cluster import join_tokens
 from app.tokenizers import service as tokenizers
@@ -50,6 +50,7 @@ TABLES: tuple[type[Any], ...] = (
     WebhookEndpoint,
     ModelEndpoint,
     NamedMapping,
+    JobPreset,
     UserNotice,
     RecordGeneration,
     DraftRecord,
@@ -83,6 +84,7 @@ class Ids:
     search_id: str
     model_endpoint_id: str
     mapping_id: str
+    preset_id: str
     notice_id: str
     service_id: str
     generation_id: str
@@ -137,6 +139,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         model_endpoint = ModelEndpoint(owner_id=alice_user.id, name=MARK, base_url="https://example.com", model=MARK)
         columns = CorpusMapping(name=MARK, kind="text", columns={"text": MARK})
         mapping = NamedMapping(owner_id=alice_user.id, name=MARK, mapping=columns)
+        preset = JobPreset(owner_id=alice_user.id, name=MARK, spec={"recipe": "tiny"})
         notice = UserNotice(user_id=alice_user.id, event="job_finished", values={"name": MARK, "steps": 4})
         service = NoticeService(user_id=alice_user.id, name=MARK, scheme="json", url="json://localhost")
         invitation, _code = invitations.create(session, principal=alice_user.principal, role="member", days=7)
@@ -154,7 +157,7 @@ def ids(database: str, alice_user: Person) -> Ids:
         trashed = imported_model(alice_user, f"{MARK} trash")
         trashed.deleted_at = db.now()
         identity = ExternalIdentity(user_id=alice_user.id, issuer="https://login.example.com", subject="1", label=MARK)
-        session.add_all([upload, endpoint, search, model_endpoint, mapping, notice, service])
+        session.add_all([upload, endpoint, search, model_endpoint, mapping, preset, notice, service])
         session.add_all([generation, trashed, identity])
         session.flush()
         draft = DraftRecord(generation_id=generation.id, document=0, cells=[MARK, MARK])
@@ -171,6 +174,7 @@ def ids(database: str, alice_user: Person) -> Ids:
             search.id,
             model_endpoint.id,
             mapping.id,
+            preset.id,
             notice.id,
             service.id,
             generation.id,
