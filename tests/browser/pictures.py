@@ -29,6 +29,7 @@ PAGES = {
     "overview": "/",
     "jobs": "/jobs",
     "new-job": "/jobs/new?corpus=00kingjamesbible",
+    "presets": "/jobs/presets",
     "job": "/jobs/{job}",
     "job-settings": "/jobs/{job}/edit",
     "search": "/jobs/compare?search={search}",

@@ -18,6 +18,7 @@ PAGES = [
     "/",
     "/jobs",
     "/jobs/new?corpus=00kingjamesbible",
+    "/jobs/presets",
     "/jobs/{job}",
     "/jobs/{job}/edit",
     "/jobs/compare?job={job}",

@@ -129,3 +129,39 @@ def test_another_language_keeps_what_was_entered(open_page: Open, trained: str) 
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         expect(page.locator("[name=name]")).to_have_value("Kept")
         expect(page.locator("[name=recipe][value=completion]")).to_be_checked()
+
+
+@pytest.mark.parametrize("locale", ["en", "zh-CN"])
+def test_a_preset_is_saved_from_the_form_and_fills_in_another_one(open_page: Open, trained: str, locale: str) -> None:
+    name = f"Short {locale}"
+    with open_page(FORM, locale=locale) as page:
+        page.locator("#fold-training summary").click()
+        page.locator("[name=max_steps]").fill("37")
+        page.locator("#fold-save-preset summary").click()
+        page.locator("[name=preset_name]").fill(name)
+        page.locator("[name=save_preset]").click()
+        expect(page.locator("#fold-save-preset [role=status]")).to_contain_text(name)
+        expect(page.locator("[name=preset_name]")).to_have_value("")
+    with open_page(FORM, locale=locale) as page:
+        page.locator("[name=name]").fill("kept")
+        page.locator("#fold-presets summary").click()
+        page.get_by_role("button", name=name).click()
+        expect(page.locator("[name=max_steps]")).to_have_value("37")
+        expect(page.locator("[name=name]")).to_have_value("kept")
+        expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
+    with open_page("/jobs/presets", locale=locale) as page:
+        page.get_by_role("row", name=name).get_by_role("button").click()
+        page.locator("dialog[open] .danger").click()
+        expect(page.get_by_role("link", name=name)).to_have_count(0)
+
+
+def test_enter_submits_the_form_and_presses_no_preset(open_page: Open, trained: str) -> None:
+    with open_page(FORM) as page:
+        page.locator("#fold-save-preset summary").click()
+        page.locator("[name=preset_name]").fill("First")
+        page.locator("[name=save_preset]").click()
+        expect(page.locator("#fold-presets")).to_have_count(1)
+        page.locator("#fold-training summary").click()
+        page.locator("[name=max_steps]").fill("x")
+        page.locator("[name=name]").press("Enter")
+        expect(page.get_by_text("Nothing was submitted.")).to_be_visible()

@@ -24,6 +24,7 @@ PAGES = [
     "/jobs",
     "/jobs/{job}",
     "/jobs/searches",
+    "/jobs/presets",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
     "/models",
