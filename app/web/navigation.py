@@ -46,6 +46,7 @@ MENU = (
             Link("/jobs", gettext_noop("Jobs")),
             Link("/jobs/new", gettext_noop("New job")),
             Link("/jobs/searches", gettext_noop("Searches")),
+            Link("/jobs/presets", gettext_noop("Presets")),
         ),
     ),
     Section(
