@@ -153,6 +153,11 @@ def not_found() -> PanelError:
     return PanelError(404, "not_found", _("There is nothing here, or it is not yours."))
 
 
+def not_owner() -> PanelError:
+    """The error for a change of what another user shares."""
+    return PanelError(403, "not_owner", _("Only its owner can change this. You can use what is shared with you."))
+
+
 def visible(
     session: Session, table: type[Owned], row_id: str, *, principal: Principal, for_update: bool = False
 ) -> Owned:
@@ -181,7 +186,7 @@ def own(session: Session, table: type[Owned], row_id: str, *, principal: Princip
     """A row of this id that the user may change, locked. Raises 404, or 403 for one that is only shared with them."""
     row = visible(session, table, row_id, principal=principal, for_update=True)
     if row.owner_id not in (principal.user_id, None):
-        raise PanelError(403, "not_owner", _("Only its owner can change this. You can use what is shared with you."))
+        raise not_owner()
     return row
 
 

@@ -1,10 +1,9 @@
 """Mappings of columns that users save under a name: the only writer of their table."""
 
-from sqlalchemy import func, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import named_rows, paging
 from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.json_shapes import CorpusMapping
@@ -17,16 +16,12 @@ MAX_MAPPINGS = 500  # of a user
 
 def save(session: Session, *, principal: Principal, mapping: CorpusMapping) -> None:
     """Save a mapping under its name, in place of an earlier one. Raises PanelError if the user has too many."""
-    own = NamedMapping.owner_id == principal.user_id
-    others = select(func.count()).select_from(NamedMapping).where(own, NamedMapping.name != mapping.name)
-    if (session.scalar(others) or 0) >= MAX_MAPPINGS:
+    values = {"mapping": mapping}
+    if named_rows.save(session, NamedMapping, principal.user_id, mapping.name, values, MAX_MAPPINGS) is None:
         message = _(
             "You have as many saved mappings of columns as a user may have ({limit}). Delete one.", limit=MAX_MAPPINGS
         )
         raise bad_field("mapping", "mappings_many", message)
-    row = insert(NamedMapping).values(owner_id=principal.user_id, name=mapping.name, mapping=mapping)
-    changed = {"mapping": row.excluded.mapping}
-    session.execute(row.on_conflict_do_update(index_elements=["owner_id", "name"], set_=changed))
 
 
 def resolve(session: Session, *, principal: Principal, name: str, columns: dict[str, str]) -> CorpusMapping:

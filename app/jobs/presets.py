@@ -3,18 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import func, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
-from app.core import paging
+from app.core import named_rows, paging
 from app.core.account_models import User
-from app.core.errors import PanelError, bad_field
+from app.core.errors import bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
 from app.core.names import checked_name
 from app.core.preset_models import JobPreset
-from app.core.principal import Principal, not_found
+from app.core.principal import Principal, not_found, not_owner
 from app.jobs import service
 from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
@@ -37,15 +36,12 @@ def save(
     name = checked_name(name, max_length=MAX_NAME_LENGTH)
     fields = {field: value for field, value in spec.items() if field not in NOT_SAVED}
     service.complete_spec(session, principal=principal, request={**fields, "corpora": [new_id()]})
-    own = JobPreset.owner_id == principal.user_id
-    others = select(func.count()).select_from(JobPreset).where(own, JobPreset.name != name)
-    if (session.scalar(others) or 0) >= MAX_PRESETS:
+    values = {"spec": fields, "is_for_everyone": is_for_everyone}
+    preset = named_rows.save(session, JobPreset, principal.user_id, name, values, MAX_PRESETS)
+    if preset is None:
         message = _("You have as many presets as a user may have ({limit}). Delete one.", limit=MAX_PRESETS)
         raise bad_field("name", "presets_many", message)
-    changed = {"spec": fields, "is_for_everyone": is_for_everyone}
-    row = insert(JobPreset).values(owner_id=principal.user_id, name=name, **changed)
-    upsert = row.on_conflict_do_update(index_elements=["owner_id", "name"], set_=changed).returning(JobPreset)
-    return session.scalars(upsert, execution_options={"populate_existing": True}).one()
+    return preset
 
 
 def save_form(session: Session, principal: Principal, submitted: SubmittedForm) -> JobPreset:
@@ -85,7 +81,7 @@ def delete(session: Session, *, principal: Principal, preset_id: str) -> None:
     """Delete a preset; jobs that were submitted with it stay. Raises 404, or 403 for one of another user."""
     preset = get(session, principal=principal, preset_id=preset_id)
     if preset.owner_id != principal.user_id:
-        raise PanelError(403, "not_owner", _("Only its owner can change this. You can use what is shared with you."))
+        raise not_owner()
     session.delete(preset)
 
 

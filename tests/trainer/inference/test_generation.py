@@ -102,7 +102,7 @@ def test_a_text_ends_at_the_context_length(loaded: LoadedModel) -> None:
     assert pieces[-1].num_tokens <= 33 - len(loaded.encode(PROMPT))
 
 
-def test_the_last_token_of_a_text_may_lie_just_behind_the_context(loaded: LoadedModel) -> None:
+def test_the_last_token_of_a_text_may_lie_just_after_the_context(loaded: LoadedModel) -> None:
     pieces = list(generation.stream(script(loaded, "a" * 60), "a", max_tokens=1_000))
 
     assert (pieces[-1].finish_reason, pieces[-1].num_tokens) == ("length", 33 - len(loaded.encode("a")))
