@@ -1,5 +1,7 @@
 """The form of a new job in a browser: every option shows a plan, or the errors that its submission would show."""
 
+import re
+
 import pytest
 from playwright.sync_api import Page, expect
 
@@ -61,7 +63,7 @@ def test_the_focus_stays_while_the_plan_updates(open_page: Open, trained: str) -
         expect(steps).to_have_value("12x")
         expect(steps).to_be_focused()
         expect(page.locator("[data-figures]")).to_have_class("stack tight stale")
-        page.locator("summary").filter(has_text="Data").click()
+        page.locator("summary").filter(has_text=re.compile(r"^\s*Data\s")).click()
         steps.fill("12")
         expect(page.locator("#field-max_steps-error")).to_have_count(0)
         expect(page.get_by_label("Sequence length", exact=True)).to_be_visible()  # stays as open as it was
@@ -75,7 +77,7 @@ def test_a_recipe_changes_the_options_and_the_defaults_of_empty_fields(open_page
         expect(bible).to_be_disabled()
         expect(bible).not_to_be_checked()
         expect(page.locator("[data-note]")).to_have_text("Choose a corpus to see what the job will cost.")
-        expect(page.get_by_label("Name")).to_have_attribute("placeholder", "chat")
+        expect(page.get_by_label("Name", exact=True)).to_have_attribute("placeholder", "chat")
 
 
 @pytest.mark.parametrize("locale", ["en", "zh-CN"])

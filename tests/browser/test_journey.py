@@ -1,5 +1,6 @@
 """The main user journey in a browser, from the setup link to logging out."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -66,9 +67,9 @@ def upload_by_dropping(page: Page) -> None:
 
 def train(page: Page) -> None:
     expect(page.get_by_role("checkbox", name="garden")).to_be_checked()
-    page.get_by_label("Name").fill("first try")
+    page.get_by_label("Name", exact=True).fill("first try")
     for title in ("Data", "Training", "Evaluation and checkpoints"):
-        page.locator("summary").filter(has_text=title).click()
+        page.locator("summary").filter(has_text=re.compile(rf"^\s*{title}\s")).click()
     for label, value in (
         ("Sequence length", "32"),
         ("Steps", "0"),
