@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.support import metric_peer
 
-PACKAGES = {"tensorboard": "tensorboard==2.21.0", "mlflow": "mlflow==3.18.0", "trackio": "trackio==0.43.0"}
+PACKAGES = {"tensorboard": "tensorboard==2.21.0", "mlflow": "mlflow==3.17.2", "trackio": "trackio==0.43.0"}
 # Points that a tool stores in a minute or two, at most.
 MAX_POINTS = {"tensorboard": 1_000_000, "mlflow": 100_000, "trackio": 100_000}
 
