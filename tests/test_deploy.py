@@ -55,6 +55,16 @@ def test_compose_has_no_default_password(compose: dict[str, Any], root: Path) ->
         assert match[2] == ":?", match[0]
 
 
+def test_compose_takes_servers_and_data_that_other_machines_reach(compose: dict[str, Any]) -> None:
+    own_servers = {"DATABASE_URL": "@postgres/athanor}", "REDIS_URL": "redis://valkey:6379/0}"}
+    for name in OURS:
+        service = compose["services"][name]
+        for variable, own in own_servers.items():
+            assert service["environment"][variable].startswith(f"${{{variable}:-"), name
+            assert service["environment"][variable].endswith(own), name
+        assert service["volumes"] == ["${ATHANOR_DATA:-data}:/data"], name
+
+
 def test_compose_checks_health_and_leaves_time_to_stop(compose: dict[str, Any]) -> None:
     for name in FOREVER:
         service = compose["services"][name]
