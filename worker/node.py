@@ -19,6 +19,7 @@ import pynvml
 from sqlalchemy.exc import DBAPIError, TimeoutError
 
 from app.core import db, storage
+from app.core.json_shapes import GpuUsage, Telemetry
 from app.core.node_budget import node_budget
 from app.core.settings import ROOT, settings
 from app.jobs.cluster import nodes
@@ -82,19 +83,20 @@ class NodeHeartbeat:
 
 def describe() -> dict[str, Any]:
     """The hardware of this machine, its load, and library versions."""
-    memory = psutil.virtual_memory()
+    memory, disk = psutil.virtual_memory(), psutil.disk_usage(str(storage.data()))
     return {
         "num_cpus": psutil.cpu_count() or 1,
         "memory_bytes": memory.total,
         "gpus": gpus(),
         "slots": settings().node_slots,
-        "telemetry": {
-            "cpu_percent": psutil.cpu_percent(),
-            "memory_used_bytes": memory.total - memory.available,
-            "disk_free_bytes": psutil.disk_usage(str(storage.data())).free,
-            "gpus": [use for use in map(gpu_use, range(len(gpus()))) if use],
-            "versions": versions(),
-        },
+        "telemetry": Telemetry(
+            cpu_percent=psutil.cpu_percent(),
+            memory_used_bytes=memory.total - memory.available,
+            disk_bytes=disk.total,
+            disk_free_bytes=disk.free,
+            gpus=[GpuUsage(**use) for use in map(gpu_use, range(len(gpus()))) if use],
+            versions=versions(),
+        ),
     }
 
 

@@ -15,11 +15,11 @@ from .corpora import Corpora
 from .deployments import Deployments
 from .generation import GenerationOptions
 from .job_presets import JobPresets
-from .job_shapes import NodeInfo, RecipeInfo
+from .job_shapes import RecipeInfo
 from .jobs import Jobs
 from .lineage import Lineage
 from .model_endpoints import ModelEndpoints
-from .nodes import HealthInfo, JoinTokens
+from .nodes import HealthInfo, JoinTokens, NodeInfo
 from .notices import Notices
 from .people import People
 from .record_generations import RecordGenerations

@@ -467,27 +467,3 @@ class RecipeInfo(Shape):
     name: str
     num_parameters: int
     spec: JsonObject
-
-
-class GpuInfo(Shape):
-    """A GPU of a node."""
-
-    index: int
-    uuid: str
-    name: str
-    memory_bytes: int
-
-
-class NodeInfo(Shape):
-    """A machine that runs jobs."""
-
-    name: str
-    live: bool
-    num_cpus: int
-    memory_bytes: int
-    gpus: list[GpuInfo]
-    slots: int
-    running: list[str]
-    telemetry: JsonObject
-    started_at: datetime
-    last_seen_at: datetime

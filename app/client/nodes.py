@@ -1,4 +1,4 @@
-"""How machines become nodes: join tokens, for an owner's token with the scope admin, and what redeems them."""
+"""Nodes, and how machines become nodes: join tokens, for an owner's token with the scope admin, and their use."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -9,6 +9,49 @@ from .errors import ServerUnreachable
 from .language import _
 from .shapes import Shape
 from .transport import Transport, address
+
+
+class GpuInfo(Shape):
+    """A GPU of a node."""
+
+    index: int
+    uuid: str
+    name: str
+    memory_bytes: int
+
+
+class GpuUsageInfo(Shape):
+    """How busy a GPU of a node is."""
+
+    index: int
+    memory_used_bytes: int
+    percent: int
+
+
+class TelemetryInfo(Shape):
+    """How busy a node was when it last reported, and the versions of its software. None: it did not report it."""
+
+    cpu_percent: float | None = None
+    memory_used_bytes: int | None = None
+    disk_bytes: int | None = None
+    disk_free_bytes: int | None = None
+    gpus: list[GpuUsageInfo] = []
+    versions: dict[str, str] = {}
+
+
+class NodeInfo(Shape):
+    """A machine that runs jobs."""
+
+    name: str
+    live: bool
+    num_cpus: int
+    memory_bytes: int
+    gpus: list[GpuInfo]
+    slots: int
+    running: list[str]
+    telemetry: TelemetryInfo
+    started_at: datetime
+    last_seen_at: datetime
 
 
 class JoinTokenInfo(Shape):

@@ -328,11 +328,14 @@ class GpuUsage(_Stored):
     percent: int
 
 
-class Telemetry(_Open):
-    """How busy a node is, and the versions of what decides how a job computes there."""
+class Telemetry(_Stored):
+    """How busy a node is, and the versions of what decides how a job computes there. Workers send no other fields."""
+
+    model_config = ConfigDict(extra="forbid")
 
     cpu_percent: float | None = None
     memory_used_bytes: int | None = None
+    disk_bytes: int | None = None  # of the disk that has the data directory
     disk_free_bytes: int | None = None
     gpus: list[GpuUsage] = []
     versions: dict[str, str] = {}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.orm import Session
 
 from app.core import db, job_failures, storage
-from app.core.json_shapes import Gpu, JobFacts, Value
+from app.core.json_shapes import Gpu, JobFacts, Telemetry, Value
 from app.core.models import Attempt, Job, JobEvent, Node, Sample
 from app.jobs import schemas
 from app.jobs.attempts import metrics, progress, recoveries, replay
@@ -458,20 +458,15 @@ class NodeAnswer(BaseModel):
     gpus: list[Gpu]
     slots: int = Field(description="Jobs it runs at once where it has no GPU.")
     running: list[str] = Field(description="The ids of your jobs on it.")
-    telemetry: dict[str, Any]
+    telemetry: Telemetry
     started_at: datetime
     last_seen_at: datetime
 
 
 def node_answer(node: Node, *, live: bool, running: list[str]) -> NodeAnswer:
     """A node and the reader's jobs on it."""
-    plain = ("name", "num_cpus", "memory_bytes", "gpus", "slots", "started_at", "last_seen_at")
-    return NodeAnswer(
-        **{name: getattr(node, name) for name in plain},
-        live=live,
-        running=running,
-        telemetry=node.telemetry.model_dump(exclude_unset=True),
-    )
+    plain = NodeAnswer.model_fields.keys() - {"live", "running"}
+    return NodeAnswer(**{name: getattr(node, name) for name in plain}, live=live, running=running)
 
 
 def recipe_answers() -> list[RecipeAnswer]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from app.core.json_shapes import Telemetry
 from tests.waiting import until
 from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
@@ -99,6 +100,9 @@ def test_a_crashed_fork_server_is_restarted(fork_server: ForkServer) -> None:
 def test_a_node_describes_its_hardware(database: str) -> None:
     described = describe()
     assert described["num_cpus"] >= 1
-    assert described["memory_bytes"] > described["telemetry"]["memory_used_bytes"] > 0
-    assert described["telemetry"]["versions"]["deepspeed"]
+    telemetry = described["telemetry"]
+    assert telemetry.model_fields_set == Telemetry.model_fields.keys()  # what pages and programs read is sent
+    assert described["memory_bytes"] > telemetry.memory_used_bytes > 0
+    assert telemetry.disk_bytes > telemetry.disk_free_bytes > 0
+    assert telemetry.versions["deepspeed"]
     assert described["gpus"] == [] or described["gpus"][0]["uuid"].startswith("GPU-")

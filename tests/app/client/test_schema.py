@@ -28,7 +28,18 @@ from app.client.conversations import ConversationFields
 from app.client.deployments import DeploymentOptions
 from app.client.lineage import LineageInfo, LineageItemInfo, LineageLinkInfo
 from app.client.model_endpoints import EndpointFields
-from app.client.nodes import HealthInfo, JoinTokenInfo, NewJoinTokenInfo, NodeConfigurationInfo, PartInfo, join
+from app.client.nodes import (
+    GpuInfo,
+    GpuUsageInfo,
+    HealthInfo,
+    JoinTokenInfo,
+    NewJoinTokenInfo,
+    NodeConfigurationInfo,
+    NodeInfo,
+    PartInfo,
+    TelemetryInfo,
+    join,
+)
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
 from app.client.sharing import SharingInfo
@@ -445,8 +456,10 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.ArchivedBaseInfo: "OriginBase",
     job_shapes.LogInfo: "LogAnswer",
     job_shapes.RecipeInfo: "RecipeAnswer",
-    job_shapes.GpuInfo: "Gpu",
-    job_shapes.NodeInfo: "NodeAnswer",
+    GpuInfo: "Gpu",
+    GpuUsageInfo: "GpuUsage",
+    TelemetryInfo: "Telemetry",
+    NodeInfo: "NodeAnswer",
     TrashedInfo: "TrashedAnswer",
     SharingInfo: "SharingAnswer",
     people_shapes.PersonInfo: "UserAnswer",

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select, update
 
 from app.core import db, storage
+from app.core.json_shapes import Telemetry
 from app.core.model_base import new_id
 from app.core.models import Corpus, Job, Node
 from app.jobs import service
@@ -48,7 +49,7 @@ def corpus(owner: Person, *, text: str = TEXT, name: str = "Genesis", state: str
     return corpus_id
 
 
-def node(name: str = "ada", *, gpus: int = 0, slots: int = 1) -> str:
+def node(name: str = "ada", *, gpus: int = 0, slots: int = 1, telemetry: Telemetry | None = None) -> str:
     """A live node."""
     described = [{"index": n, "uuid": f"{name}-{n}", "name": "GPU", "memory_bytes": 80 * 2**30} for n in range(gpus)]
     with db.transaction() as session:
@@ -60,7 +61,7 @@ def node(name: str = "ada", *, gpus: int = 0, slots: int = 1) -> str:
             memory_bytes=8 * 2**30,
             gpus=described,
             slots=slots,
-            telemetry={},
+            telemetry=telemetry or Telemetry(),
         )
     return name
 
