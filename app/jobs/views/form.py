@@ -21,7 +21,8 @@ from trainer.spec import TrainSpec, recipe, recipe_names
 LISTS = ("corpora", "validation_corpora")
 NUM_SEARCH_ROWS = 3
 RANGE_DOTS = ".."  # between the ends of a range, in a control for several values
-MAX_DIGITS = 3  # of a number of jobs
+LARGEST_COUNT = 1_000  # of jobs, beyond which the form does not show the number
+MAX_SEARCH_NAME = 1_000
 LOG_FACTOR = 10  # a range whose end is so many times its begin is searched by its logarithm
 SEPARATOR = re.compile("[,，;；]")  # of several values in one control
 # How the form sends both a null and a field that Athanor chooses; it may be typed in the reader's language, too.
@@ -193,17 +194,27 @@ def _range(row: SearchRow) -> dict[str, Any] | None:
 
 
 def search_request(form: SubmittedForm) -> dict[str, Any] | None:
-    """The fields of a hyperparameter search's request that say what to try; None if the form submits one job."""
+    """The request of a hyperparameter search, as in the API; None if the form submits one job."""
     grid, ranges = search_grid(form), search_ranges(form)
     if not grid and not ranges:
         return None
-    request: dict[str, Any] = {"grid": grid, "ranges": ranges}
-    sampler = form.fields.get("search_sampler", "")
-    if sampler:
-        request |= {"sampler": sampler, "num_jobs": form.fields.get("search_num_jobs", "").strip() or None}
-    if sampler == "tpe" and (at_once := form.fields.get("search_parallel_jobs", "").strip()):
-        request["parallel_jobs"] = at_once
+    name = form.fields.get("name", "").strip() or form.recipe
+    request: dict[str, Any] = {"name": name[:MAX_SEARCH_NAME], "spec": to_partial_spec(form)}
+    request |= {field: values for field, values in (("grid", grid), ("ranges", ranges)) if values}
+    if sampler := form.fields.get("search_sampler", ""):
+        request["sampler"] = sampler
+        request |= _numbers(form, num_jobs="search_num_jobs")
+    if sampler == "tpe":
+        request |= _numbers(form, parallel_jobs="search_parallel_jobs")
+    if form.fields.get("early_stopping") == "true":
+        request["early_stopping"] = True
     return request
+
+
+def _numbers(form: SubmittedForm, **controls: str) -> dict[str, Any]:
+    """The fields of a request whose controls hold something: whole numbers, or the text in place of one."""
+    texts = {field: form.fields.get(control, "").strip() for field, control in controls.items()}
+    return {field: _parse(text, {"nullable": False, "type": "integer"}) for field, text in texts.items() if text}
 
 
 def num_search_jobs(form: SubmittedForm) -> int:
@@ -211,10 +222,10 @@ def num_search_jobs(form: SubmittedForm) -> int:
     request = search_request(form)
     if request is None:
         return 1
-    count = str(request.get("num_jobs") or "")
-    if count.isdecimal() and len(count) <= MAX_DIGITS:
-        return int(count)
-    return math.prod(len(values) for values in request["grid"].values())
+    count = request.get("num_jobs")
+    if isinstance(count, int) and 0 <= count < LARGEST_COUNT:
+        return count
+    return math.prod(len(values) for values in request.get("grid", {}).values())
 
 
 def is_searchable(field: str) -> bool:
