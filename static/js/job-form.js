@@ -5,7 +5,8 @@ import { closest, find } from "./dom.js";
 import { morph, parse } from "./morph.js";
 import { ProposalCurve } from "./proposal-curve.js";
 
-const KEPT = "athanor-job-form"; // in the session: the controls, while the page is loaded in another language
+const DRAFT = "athanor-job-form:"; // and the address: in the session, the controls until the form is sent
+const DRAFT_PATH = "/jobs/new"; // other addresses answer a form that was sent
 const DELAY = 300; // milliseconds after the last key
 const AT_ONCE = "select, [type=radio], [type=checkbox]";
 
@@ -27,6 +28,7 @@ export function start(form) {
     const html = await post(path, new FormData(/** @type {HTMLFormElement} */ (form), button));
     if (current !== turn) return;
     show(form, parse(html).getElementById(form.id));
+    keep(/** @type {HTMLFormElement} */ (form));
     curve.update();
   }
 
@@ -42,16 +44,24 @@ export function start(form) {
 
   form.addEventListener("input", ({ target }) => {
     const control = /** @type {HTMLInputElement | HTMLSelectElement} */ (target);
+    keep(form);
     if (control.name === "proposal_seconds") curve.update();
     schedule(control.name === "proposal_seconds" ? "/jobs/propose" : "/jobs/plan", control.matches(AT_ONCE) ? 0 : DELAY);
   });
-  document.addEventListener("submit", ({ target }) => {
-    if (!(target instanceof HTMLFormElement) || !target.matches(".preferences")) return;
-    sessionStorage.setItem(KEPT, encode(new FormData(/** @type {HTMLFormElement} */ (form))).toString());
+  form.addEventListener("submit", ({ submitter }) => {
+    if (submitter?.hasAttribute("formaction")) return;
+    clearTimeout(timer);
+    turn += 1;
+    sessionStorage.removeItem(draftName());
   });
   restore(form).then(() => curve.update());
   form.addEventListener("click", (event) => {
     if (closest(event, "[data-propose]")) update("/jobs/propose");
+    if (closest(event, "[data-start-over]")) {
+      event.preventDefault();
+      sessionStorage.removeItem(draftName());
+      location.assign(location.pathname === DRAFT_PATH ? location.pathname + location.search : DRAFT_PATH);
+    }
     const fix = closest(event, "[data-fix]");
     if (!(fix instanceof HTMLButtonElement)) return;
     event.preventDefault();
@@ -75,15 +85,22 @@ function encode(data) {
   return new URLSearchParams(/** @type {[string, string][]} */ ([...data]));
 }
 
+function draftName() {
+  return DRAFT + location.pathname + location.search;
+}
+
+/** @param {HTMLFormElement} form */
+function keep(form) {
+  if (location.pathname === DRAFT_PATH) sessionStorage.setItem(draftName(), encode(new FormData(form)).toString());
+}
+
 /**
- * Fill in what the form held before its page was loaded in another language.
+ * Fill in what the form held before its page was loaded again, in another language or theme for instance.
  * @param {HTMLFormElement} form
  */
 async function restore(form) {
-  const kept = sessionStorage.getItem(KEPT);
-  if (kept === null) return;
-  sessionStorage.removeItem(KEPT);
-  show(form, parse(await post("/jobs/plan", new URLSearchParams(kept))).getElementById(form.id));
+  const draft = sessionStorage.getItem(draftName());
+  if (draft !== null) show(form, parse(await post("/jobs/plan", new URLSearchParams(draft))).getElementById(form.id));
 }
 
 /**

@@ -5,7 +5,7 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, until_started
 
 FORM = "/jobs/new?corpus=00kingjamesbible"
 SUBMIT = """async () => {
@@ -123,14 +123,41 @@ def test_a_point_of_the_curve_is_chosen_by_mouse_or_keys(open_page: Open, traine
         expect(page.locator("[data-note-of-curve]")).not_to_be_empty()
 
 
-def test_another_language_keeps_what_was_entered(open_page: Open, trained: str) -> None:
-    with open_page(FORM) as page:
-        page.get_by_label("Name", exact=True).fill("Kept")
-        page.locator("[name=recipe][value=completion]").check()
-        page.get_by_role("button", name="中文").first.click()
-        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+def test_what_was_entered_stays_through_reload_theme_and_language_until_one_starts_over(
+    open_page: Open, trained: str
+) -> None:
+    def expect_draft(page: Page) -> None:
         expect(page.locator("[name=name]")).to_have_value("Kept")
         expect(page.locator("[name=recipe][value=completion]")).to_be_checked()
+
+    with open_page(FORM) as page:
+        page.get_by_label("Name", exact=True).fill("Kept")
+        with page.expect_response("**/jobs/plan"):
+            page.locator("[name=recipe][value=completion]").check()
+        page.reload()
+        expect_draft(page)
+        page.get_by_role("button", name="Dark").first.click()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        expect_draft(page)
+        page.get_by_role("button", name="中文").first.click()
+        expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
+        expect_draft(page)
+        page.goto(page.url.replace("?", "?recipe=tiny&"))
+        expect(page.locator("[name=name]")).to_have_value("")  # a draft belongs to its address
+        page.go_back()
+        expect_draft(page)
+        page.locator("[data-start-over]").click()
+        expect(page.locator("[name=recipe][value=tiny]")).to_be_checked()
+        expect(page.locator("[name=name]")).to_have_value("")
+        page.reload()
+        until_started(page)
+        expect(page.locator("[name=name]")).to_have_value("")
+        page.locator("[name=name]").fill("Sent")
+        page.locator("#fold-training summary").click()
+        page.locator("[name=max_steps]").fill("x")
+        page.locator("[name=name]").press("Enter")
+        expect(page.get_by_text("未提交任何任务。")).to_be_visible()
+        assert not any("Sent" in draft for draft in page.evaluate("() => Object.values(sessionStorage)"))
 
 
 @pytest.mark.parametrize("locale", ["en", "zh-CN"])
