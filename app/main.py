@@ -40,7 +40,7 @@ from app.jobs.cluster import api as cluster_api
 from app.jobs.forwarding import api as forwarding_api
 from app.jobs.forwarding import pages as forwarding_pages
 from app.jobs.lists import api as job_list_api
-from app.jobs.lists import everyones, everyones_pages
+from app.jobs.lists import everyones, everyones_pages, job_queue, job_queue_pages
 from app.jobs.lists import pages as job_list_pages
 from app.lineage import api as lineage_api
 from app.lineage import pages as lineage_pages
@@ -108,6 +108,7 @@ FEATURES = (
     cluster_api,
     health_api,
     everyones,
+    job_queue,
     notices_api,
     playground_api,
     deployments_api,
@@ -144,6 +145,7 @@ PAGES = (
     job_list_pages,
     archives_pages,
     everyones_pages,
+    job_queue_pages,
     forwarding_pages,
     tokenization_pages,
     preset_pages,

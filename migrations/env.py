@@ -7,6 +7,7 @@ from app.core import (  # their tables, too
     audit_models,  # noqa: F401
     db,
     forwarding_models,  # noqa: F401
+    installation_models,  # noqa: F401
     notice_models,  # noqa: F401
     openai_models,  # noqa: F401
     preset_models,  # noqa: F401

@@ -14,8 +14,9 @@ from app.core.conversation_models import Conversation
 from app.core.deployment_models import Deployment
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
+from app.core.installation_models import IdempotencyKey
 from app.core.model_base import Base
-from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Corpus, IdempotencyKey, ImportedModel, Job, Tokenizer
+from app.core.models import TERMINAL, BackgroundTask, Checkpoint, Corpus, ImportedModel, Job, Tokenizer
 from app.core.openai_models import Submission
 from app.core.principal import Principal
 

@@ -22,6 +22,7 @@ from .model_endpoints import ModelEndpoints
 from .nodes import HealthInfo, JoinTokens, NodeInfo
 from .notices import Notices
 from .people import People
+from .queue import Queue
 from .record_generations import RecordGenerations
 from .shapes import GenerationInfo, UserInfo
 from .sharing import Sharing
@@ -58,6 +59,7 @@ class Client:
         self.tasks = Tasks(self._transport)
         self.exports = Exports(self._transport, self.tasks)
         self.evaluations = Evaluations(self._transport)
+        self.queue = Queue(self._transport)
         self.people = People(self._transport)
         self.join_tokens = JoinTokens(self._transport)
         self.trash = Trash(self._transport)

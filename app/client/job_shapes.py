@@ -22,6 +22,13 @@ class JobProgressInfo(Shape):
     phases: dict[str, PhaseInfo] = {}
 
 
+class BlockingJobInfo(Shape):
+    """A job whose end frees the place of a queued one. Both are None where you may not see it."""
+
+    id: str | None = None
+    name: str | None = None
+
+
 class WaitInfo(Shape):
     """Why a job does not run yet; `position` 1 is next."""
 
@@ -29,6 +36,7 @@ class WaitInfo(Shape):
     message: str
     position: int | None
     until: datetime | None
+    blocking_job: BlockingJobInfo | None = None
 
 
 class ActionInfo(Shape):

@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.core import storage
-from app.core.models import DeletedDirectory
+from app.core.installation_models import DeletedDirectory
 
 LIFETIME = timedelta(days=1)  # of a note after the removal
 

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
-from app.core.models import IdempotencyKey
+from app.core.installation_models import IdempotencyKey
 
 HEADER = "Idempotency-Key"
 MAX_KEY_LENGTH = 200

@@ -1,4 +1,4 @@
-"""All tables but those of accounts and conversations, without logic; json_shapes.py has what JSON columns hold."""
+"""The tables of data, models, tasks, nodes and jobs, without logic; json_shapes.py has what JSON columns hold."""
 
 from datetime import datetime
 
@@ -330,6 +330,7 @@ class Job(Artifact, Labeled, Base):
     eval_loss: Mapped[float] = mapped_column(Computed(EVAL_LOSS, persisted=True))
     facts: Mapped[JobFacts] = mapped_column(server_default="{}")
     expected_start_at: Mapped[datetime | None]  # of a queued job, if those before it take as long as estimated
+    starts_after_id: Mapped[str | None]  # the job whose end frees its place then; no foreign key, as it may be deleted
     wait_reason: Mapped[str | None]  # a code of app/jobs/lifecycle/wait_reasons.py
     failure_code: Mapped[str | None]
     failure: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
@@ -396,41 +397,6 @@ class JobEvent(Base):
     reason: Mapped[str | None]
     data: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the reason's message
     journal_seq: Mapped[int] = mapped_column(server_default="0")  # of the last line of the attempt before it
-
-
-class Heartbeat(Base):
-    """When a process of which one runs per installation last reported. `facts` is what it last did."""
-
-    __tablename__ = "heartbeat"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    at: Mapped[datetime] = mapped_column(server_default=func.now())
-    facts: Mapped[dict[str, int]] = mapped_column(server_default="{}")
-
-
-class IdempotencyKey(Base):
-    """A request that was sent with an Idempotency-Key, and its answer. Written only by app/core/idempotency.py."""
-
-    __tablename__ = "idempotency_key"
-
-    owner_id: Mapped[str] = mapped_column(ForeignKey("user.id", ondelete="CASCADE"), primary_key=True)
-    key_sha256: Mapped[str] = mapped_column(primary_key=True)
-    fingerprint: Mapped[str | None]  # of the request; None until it was carried out
-    status: Mapped[int | None]
-    body: Mapped[str | None]  # None if it contained a secret
-    location: Mapped[str | None]
-    lease_until: Mapped[datetime]  # while the request is being carried out
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
-
-
-class DeletedDirectory(Base):
-    """A directory whose rows were deleted, until a day after the sweep has removed it."""
-
-    __tablename__ = "deleted_directory"
-
-    path: Mapped[str] = mapped_column(primary_key=True)  # below the data directory
-    removed_at: Mapped[datetime | None]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Outbox(Base):

@@ -17,7 +17,8 @@ from app.jobs.attempts import metrics, progress, recoveries, replay
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import wait_reasons
 from app.jobs.planning.answers import localize
-from app.jobs.views import actions, logs, sparkline
+from app.jobs.views import actions, blocking_jobs, logs, sparkline
+from app.jobs.views.blocking_jobs import BlockingJob
 from trainer.events import RecordRemark, SampleSplit
 from trainer.planning.counts import num_parameters
 from trainer.planning.scaling_laws import choose_vocab_size
@@ -87,6 +88,7 @@ class WaitAnswer(BaseModel):
     message: str
     position: int | None = Field(description="Position in the queue, 1 is next; null if the job is not in a queue.")
     until: datetime | None = Field(description="When the wait will end; null if unknown.")
+    blocking_job: BlockingJob | None = Field(None, description="The job whose end frees the place; null if unknown.")
 
 
 class ActionAnswer(BaseModel):
@@ -243,10 +245,17 @@ def job_answer(session: Session, job: Job) -> JobAnswer:
 def job_answers(session: Session, jobs: Sequence[Job]) -> list[JobAnswer]:
     """Jobs as lists show them."""
     summaries = recoveries.summarize(session, jobs)
-    return [_job_answer(job, summaries[job.id]) for job in jobs]
+    blocking = blocking_jobs.for_all_readers(session, jobs)
+    return [_job_answer(job, summaries[job.id], blocking.get(job.id)) for job in jobs]
 
 
-def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
+def wait_answer(job: Job, blocking_job: BlockingJob | None) -> WaitAnswer | None:
+    """Why a job does not run yet, if it waits."""
+    wait = wait_reasons.describe(job)
+    return WaitAnswer(**wait, blocking_job=blocking_job) if wait else None
+
+
+def _job_answer(job: Job, recovery: recoveries.RecoverySummary, blocking_job: BlockingJob | None) -> JobAnswer:
     is_open = job.finished_at is None
     return JobAnswer(
         **{name: getattr(job, name) for name in (*_PLAIN, *_INSTANTS)},
@@ -255,7 +264,7 @@ def _job_answer(job: Job, recovery: recoveries.RecoverySummary) -> JobAnswer:
         eta_seconds=progress.eta_seconds(job.progress, effective_spec(job), job.step) if is_open else None,
         elapsed_seconds=_elapsed(job),
         latest=job.progress.latest,
-        wait=WaitAnswer(**wait) if (wait := wait_reasons.describe(job)) else None,
+        wait=wait_answer(job, blocking_job),
         failure=FailureAnswer(**job_failures.describe(job.failure_code, job.failure)) if job.failure_code else None,
         notice=_notice(job),
         priority=job.spec.priority,

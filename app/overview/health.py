@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from app.core import db, disk, live, migrations
 from app.core.formatting import file_size, number
 from app.core.i18n import _, gettext_noop, ngettext, translate
-from app.core.models import Heartbeat, Node
+from app.core.installation_models import Heartbeat
+from app.core.models import Node
 from app.core.principal import Principal
 from app.core.settings import Settings, settings
 from app.jobs.attempts import attempts

@@ -19,7 +19,7 @@ from app.core import db, idempotency
 from app.core.errors import PanelError
 from app.core.i18n import _
 from app.core.idempotency import HEADER, RENEW_SECONDS, StoredAnswer
-from app.core.models import IdempotencyKey
+from app.core.installation_models import IdempotencyKey
 from app.web import auth
 from app.web.json_body import StrictRoute
 from trainer.spec_errors import SpecError

@@ -45,6 +45,7 @@ MENU = (
         (
             Link("/jobs", gettext_noop("Jobs")),
             Link("/jobs/new", gettext_noop("New job")),
+            Link("/jobs/queue", gettext_noop("Queue")),
             Link("/jobs/searches", gettext_noop("Searches")),
             Link("/jobs/presets", gettext_noop("Presets")),
         ),

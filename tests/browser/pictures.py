@@ -30,6 +30,7 @@ PAGES = {
     "jobs": "/jobs",
     "new-job": "/jobs/new?corpus=00kingjamesbible",
     "presets": "/jobs/presets",
+    "queue": "/jobs/queue",
     "job": "/jobs/{job}",
     "job-settings": "/jobs/{job}/edit",
     "search": "/jobs/compare?search={search}",

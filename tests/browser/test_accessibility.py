@@ -19,6 +19,7 @@ PAGES = [
     "/jobs",
     "/jobs/new?corpus=00kingjamesbible",
     "/jobs/presets",
+    "/jobs/queue",
     "/jobs/{job}",
     "/jobs/{job}/edit",
     "/jobs/compare?job={job}",

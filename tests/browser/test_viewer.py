@@ -25,6 +25,7 @@ PAGES = [
     "/jobs/{job}",
     "/jobs/searches",
     "/jobs/presets",
+    "/jobs/queue",
     "/checkpoints",
     "/checkpoints/{checkpoint}",
     "/models",

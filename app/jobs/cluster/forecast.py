@@ -1,27 +1,44 @@
-"""When queued jobs will start, if those before them take as long as estimated. Pure."""
+"""When queued jobs start, and which job frees their place, if those before them take as long as estimated. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from app.jobs.cluster.placement import NodeCapacity, eligible_nodes
 
 
+class JobEnd(NamedTuple):
+    """When a job on a node ends: seconds from now, and how many GPUs or slots it frees."""
+
+    seconds: float
+    units: int
+    job_id: str
+
+
+class Start(NamedTuple):
+    """When a job starts: seconds from now, and the job whose end frees its place; None if it is free now."""
+
+    seconds: float
+    after: str | None = None
+
+
 @dataclass
 class NodeForecast:
-    """A node, and when its jobs end: seconds from now, and how many GPUs or slots each frees."""
+    """A node, and when its jobs end."""
 
     node: NodeCapacity
-    ends: list[tuple[float, int]] = field(default_factory=list)
+    ends: list[JobEnd] = field(default_factory=list)
 
-    def start_of(self, num_units: int, not_before: float) -> float | None:
-        """The first time from `not_before` on at which so many units are free; None if there are never so many."""
+    def start_of(self, num_units: int, not_before: Start) -> Start | None:
+        """The first start from `not_before` on at which so many units are free; None if there are never so many."""
         if num_units > self.node.size:
             return None
-        times = sorted({not_before, *(end for end, _units in self.ends if end > not_before)})
-        return next(time for time in times if self.node.size - self._in_use(time) >= num_units)
+        later = [end for end in self.ends if end.seconds > not_before.seconds]
+        ordered = [not_before, *(Start(end.seconds, end.job_id) for end in sorted(later))]
+        return next(start for start in ordered if self.node.size - self._in_use(start.seconds) >= num_units)
 
     def _in_use(self, time: float) -> int:
-        return sum(units for end, units in self.ends if end > time)
+        return sum(end.units for end in self.ends if end.seconds > time)
 
 
 @dataclass(frozen=True)
@@ -33,15 +50,15 @@ class QueuedJob:
     seconds: float
 
 
-def start_times(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dict[str, float]:
-    """Seconds until each job starts, in the order of the queue.
+def starts(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dict[str, Start]:
+    """When each job starts, in the order of the queue.
 
     A job that waits keeps its nodes: no later job starts on one of them before it. A job that waits for one of unknown
     length has inf; one that fits no node is left out.
     """
-    starts: dict[str, float] = {}
+    expected: dict[str, Start] = {}
     by_name = {forecast.node.name: forecast for forecast in nodes}
-    kept_until = dict.fromkeys(by_name, 0.0)
+    kept_until = dict.fromkeys(by_name, Start(0.0))
     for job in jobs:
         suited = eligible_nodes(job.num_processes, [forecast.node for forecast in nodes])
         options = []
@@ -49,12 +66,12 @@ def start_times(jobs: Sequence[QueuedJob], nodes: Sequence[NodeForecast]) -> dic
             num_units = job.num_processes if node.gpus else 1
             start = by_name[node.name].start_of(num_units, kept_until[node.name])
             if start is not None:
-                options.append((start, node.name, num_units))
+                options.append((start.seconds, node.name, num_units, start))
         if not options:
             continue
-        start, name, num_units = min(options)
-        starts[job.job_id] = start
-        by_name[name].ends.append((start + job.seconds, num_units))
+        _seconds, name, num_units, start = min(options, key=lambda option: option[:2])
+        expected[job.job_id] = start
+        by_name[name].ends.append(JobEnd(start.seconds + job.seconds, num_units, job.job_id))
         for node in suited:
-            kept_until[node.name] = max(kept_until[node.name], start)
-    return starts
+            kept_until[node.name] = max(kept_until[node.name], start, key=lambda kept: kept.seconds)
+    return expected

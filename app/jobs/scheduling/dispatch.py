@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -89,10 +89,9 @@ def place(session: Session) -> list[str]:
     """Place queued jobs on nodes with room and enqueue their messages; returns the ids of the jobs that changed."""
     session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
     now = db.now()
-    candidates = [node for node in list_nodes(session) if nodes.is_known(node, now)]
+    candidates = _candidates(session, now)
     live = {node.name: node for node in candidates if nodes.is_live(node, now)}
-    queued = select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)
-    jobs = session.scalars(queued.with_for_update(skip_locked=True)).all()
+    jobs = session.scalars(_queued().with_for_update(skip_locked=True)).all()
     for job in jobs:
         _hint_again(session, job, live, now)
     capacities, jobs_per_owner = nodes.capacities(session, candidates, now)
@@ -113,6 +112,23 @@ def place(session: Session) -> list[str]:
     return [*changed, *_forecast(session, in_line, capacities, now)]
 
 
+def queue_order(session: Session) -> list[Job]:
+    """The jobs that wait for a place, in the order in which they get one."""
+    now = db.now()
+    waiting_jobs = {job.id: job for job in session.scalars(_queued().where(Job.node.is_(None)))}
+    waiting = [_waiting_job(job, now) for job in waiting_jobs.values()]
+    capacities, jobs_per_owner = nodes.capacities(session, _candidates(session, now), now)
+    return [waiting_jobs[decision.job_id] for decision in _decide(session, waiting, capacities, jobs_per_owner)]
+
+
+def _queued() -> Select[Job]:
+    return select(Job).where(Job.state == "queued", Job.desired == "run").order_by(Job.id)
+
+
+def _candidates(session: Session, now: datetime) -> list[Node]:
+    return [node for node in list_nodes(session) if nodes.is_known(node, now)]
+
+
 def _decide(
     session: Session,
     waiting: Sequence[placement.WaitingJob],
@@ -131,32 +147,38 @@ def _decide(
     ]
     others = [job for job in waiting if job.owner_id not in exhausted]
     limits = quotas.job_limits(session, owners)
-    return over_quota + placement.place(others, capacities, jobs_per_owner, settings().max_running_per_user, limits)
+    return placement.place(others, capacities, jobs_per_owner, settings().max_running_per_user, limits) + over_quota
 
 
 def _forecast(
     session: Session, waiting: Sequence[Job], capacities: Sequence[placement.NodeCapacity], now: datetime
 ) -> list[str]:
-    """Estimate when waiting jobs, in their order, will start; returns the ids of those whose estimate changed much."""
+    """Estimate when waiting jobs, in their order, will start, and after which job; returns the ids of those for which
+    that changed much.
+    """
     in_line = [job for job in waiting if wait_reasons.is_in_line(job)]
     if not in_line:
         return []
     busy = session.scalars(select(Job).where(Job.node.is_not(None), Job.state.in_(("queued", *HELD)))).all()
     node_forecasts = [
-        forecast.NodeForecast(node, [(_seconds_left(job), len(job.gpus) or 1) for job in busy if job.node == node.name])
+        forecast.NodeForecast(node, [_end_of(job) for job in busy if job.node == node.name])
         for node in capacities
         if node.is_live
     ]
     queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in in_line]
-    starts = forecast.start_times(queued, node_forecasts)
+    starts = forecast.starts(queued, node_forecasts)
     changed = []
     for job in in_line:
-        seconds = starts.get(job.id, math.inf)
-        at = now + timedelta(seconds=seconds) if seconds < MAX_FORECAST_SECONDS else None
-        if _differs(job.expected_start_at, at, now):
-            job.expected_start_at = at
+        start = starts.get(job.id, forecast.Start(math.inf))
+        at = now + timedelta(seconds=start.seconds) if start.seconds < MAX_FORECAST_SECONDS else None
+        if _differs(job.expected_start_at, at, now) or job.starts_after_id != start.after:
+            job.expected_start_at, job.starts_after_id = at, start.after
             changed.append(job.id)
     return changed
+
+
+def _end_of(job: Job) -> forecast.JobEnd:
+    return forecast.JobEnd(_seconds_left(job), len(job.gpus) or 1, job.id)
 
 
 def _seconds_left(job: Job) -> float:

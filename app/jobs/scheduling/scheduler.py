@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from app.background_tasks import outcomes
 from app.core import db, disk, live, log_lines, queue
-from app.core.models import Heartbeat
+from app.core.installation_models import Heartbeat
 from app.core.settings import settings
 from app.jobs import submissions
 from app.jobs.forwarding import service as forwarding

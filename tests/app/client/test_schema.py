@@ -40,6 +40,7 @@ from app.client.nodes import (
     TelemetryInfo,
     join,
 )
+from app.client.queue import QueuedJobInfo
 from app.client.record_generations import GenerationFields
 from app.client.shapes import FileInfo, Shape
 from app.client.sharing import SharingInfo
@@ -341,6 +342,7 @@ CALLS: Calls = {
     "create_model_endpoint": lambda client, _file: client.model_endpoints.create(**ENDPOINT),
     "get_model_endpoint": lambda client, _file: client.model_endpoints.get("e"),
     "change_model_endpoint": lambda client, _file: client.model_endpoints.change("e", **ENDPOINT),
+    "get_queue": lambda client, _file: next(client.queue.list()),
     "list_job_presets": lambda client, _file: next(client.job_presets.list(limit=3)),
     "get_job_preset": lambda client, _file: client.job_presets.get("p"),
     "save_job_preset": lambda client, _file: client.job_presets.save("a", {"recipe": "tiny"}, everyone=True),
@@ -423,6 +425,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.PhaseInfo: "PhaseProgress",
     job_shapes.JobProgressInfo: "ProgressAnswer",
     job_shapes.WaitInfo: "WaitAnswer",
+    job_shapes.BlockingJobInfo: "BlockingJob",
+    QueuedJobInfo: "QueuedJobAnswer",
     job_shapes.ActionInfo: "ActionAnswer",
     job_shapes.FailureInfo: "FailureAnswer",
     job_shapes.NoticeInfo: "NoticeAnswer",

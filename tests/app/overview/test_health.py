@@ -8,7 +8,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from app.core import db, disk
-from app.core.models import Heartbeat
+from app.core.installation_models import Heartbeat
 from app.core.settings import settings
 from app.overview import health
 from tests.app.jobs import factories

@@ -13,7 +13,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.testclient import TestClient
 
 from app.core import db, idempotency
-from app.core.models import Corpus, IdempotencyKey, ImportedModel
+from app.core.installation_models import IdempotencyKey
+from app.core.models import Corpus, ImportedModel
 from app.web.idempotency import ApiRoute, takes_key
 from tests import api_document
 

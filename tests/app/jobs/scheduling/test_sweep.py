@@ -16,9 +16,10 @@ from app.base_models import service as base_models
 from app.checkpoints import service as checkpoints
 from app.core import background_tasks, db, disk, storage
 from app.core.formatting import file_size
+from app.core.installation_models import Heartbeat
 from app.core.json_shapes import TaskOptions
 from app.core.model_base import new_id
-from app.core.models import BackgroundTask, Checkpoint, Corpus, Heartbeat, ImportedModel, Job
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.corpora import service as corpora
 from app.jobs.attempts import attempts
 from app.jobs.scheduling import cached_data
