@@ -32,7 +32,7 @@ from app.corpora.cleaning import pages as cleaning_pages
 from app.evaluations import api as evaluations_api
 from app.evaluations import pages as evaluations_pages
 from app.jobs import api as jobs_api
-from app.jobs import form_pages, metrics_api, preset_api, preset_pages, tokenization_pages
+from app.jobs import form_pages, log_api, metrics_api, preset_api, preset_pages, tokenization_pages
 from app.jobs import pages as jobs_pages
 from app.jobs.archives import api as archives_api
 from app.jobs.archives import pages as archives_pages
@@ -101,6 +101,7 @@ FEATURES = (
     lineage_api,
     jobs_api,
     preset_api,
+    log_api,
     metrics_api,
     job_list_api,
     archives_api,

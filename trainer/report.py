@@ -15,9 +15,9 @@ log = logging.getLogger("trainer")
 
 
 def log_to_stdout() -> None:
-    """Send the log to standard output, with the time on each line."""
+    """Send the log to standard output, with time and level on each line."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     log.handlers, log.propagate = [handler], False
     log.setLevel(logging.INFO)
 
@@ -73,6 +73,11 @@ class Reporter:
         """Write a line to the log, if this process has a journal."""
         if self._journal is not None:
             log.info(text)
+
+    def warning(self, text: str) -> None:
+        """Write a line about something that may need attention to the log, if this process has a journal."""
+        if self._journal is not None:
+            log.warning(text)
 
     def close(self) -> None:
         """Sync the journal and close it."""

@@ -460,15 +460,6 @@ class OriginInfo(Shape):
     base_model: ArchivedBaseInfo | None
 
 
-class LogInfo(Shape):
-    """A piece of a job's log; `next_offset` is where the next one begins."""
-
-    text: str
-    offset: int
-    next_offset: int
-    size: int
-
-
 class RecipeInfo(Shape):
     """A ready-made spec."""
 

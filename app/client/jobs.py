@@ -22,7 +22,6 @@ from .job_shapes import (
     HistoryInfo,
     ImportanceInfo,
     JobInfo,
-    LogInfo,
     MetricsInfo,
     OriginInfo,
     PlanInfo,
@@ -33,6 +32,7 @@ from .job_shapes import (
     TemplatePreviewInfo,
 )
 from .labels import label_changes
+from .log_shapes import LogInfo, LogLineInfo
 from .row_list import RowList
 from .run_archives import CheckpointChoice
 from .shapes import TaskInfo
@@ -304,6 +304,15 @@ class Jobs(RowList):
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""
         return self._transport.get(LogInfo, address("jobs", job_id, "log"), offset=offset)
+
+    def log_lines(
+        self, job_id: str, search: str = "", level: str | None = None, around: int | None = None, limit: int = 50
+    ) -> Iterator[LogLineInfo]:
+        """The lines of the log that contain a text, in upper or lower case, and are at least of a level: warning or
+        error; read in pages of `limit`. With `around`, the offset of a line, those around it instead.
+        """
+        where = address("jobs", job_id, "log", "lines")
+        return self._transport.pages(LogLineInfo, where, search=search or None, level=level, around=around, limit=limit)
 
     def events(
         self, job_id: str, after: str = "", on_disconnect: Callable[[Exception], None] = ignore

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Body, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse
 
 from app.background_tasks.schemas import TaskAnswer, task_answer
-from app.core import db, fault_injection, i18n, idempotency, queue, storage
+from app.core import db, fault_injection, i18n, idempotency, queue
 from app.core.errors import bad_field
 from app.core.i18n import _
-from app.core.models import STATES, TERMINAL, Job
+from app.core.models import STATES, Job
 from app.core.paging import Listing
 from app.core.principal import OwnerFilter, Principal, is_visible
 from app.jobs import deletion, schemas, service, stream, tokenization
@@ -26,7 +26,7 @@ from app.jobs.previews.samples import SamplesAnswer
 from app.jobs.searches import importance
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.searches.service import HyperparameterSearchAnswer, HyperparameterSearchRequest
-from app.jobs.views import logs, loss_forecast
+from app.jobs.views import loss_forecast
 from app.jobs.views.loss_forecast import LossForecast
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
@@ -37,7 +37,6 @@ from app.web.preview_process import PREVIEWS
 from app.web.problem_types import errors
 from app.web.revocation import end_unless
 from trainer.batch_shapes import BatchView
-from trainer.run_dir import RunDir
 from trainer.spec import MAX_STEPS
 
 router = APIRouter(route_class=ApiRoute)
@@ -362,20 +361,6 @@ def get_forecast(principal: Reader, job_id: Id) -> LossForecast:
     """Where the training loss of a job that has not ended will probably go: a power law fitted since warm-up."""
     with db.transaction() as session:
         return loss_forecast.forecast(session, service.get(session, principal=principal, job_id=job_id))
-
-
-@router.get("/jobs/{job_id}/log", tags=["jobs"])
-def get_log(
-    principal: Reader,
-    job_id: Id,
-    offset: Annotated[int, Query(ge=0, le=2**62, description="Bytes of the log to skip.")] = 0,
-) -> schemas.LogAnswer:
-    """Get a chunk of the log: what the processes of a job printed."""
-    with db.transaction() as session:
-        job = service.get(session, principal=principal, job_id=job_id)
-    path = RunDir(storage.run(job_id)).log_path
-    chunk = logs.read(path, offset, is_complete=job.state in TERMINAL)
-    return schemas.LogAnswer(**vars(chunk), size=logs.size(path))
 
 
 @router.get(

@@ -7,6 +7,7 @@ import { closest, find, findAll } from "./dom.js";
 import { LossForecast } from "./forecast.js";
 import { ago } from "./format.js";
 import { LogView } from "./log.js";
+import { LogSearch } from "./log-search.js";
 import { morph, parse } from "./morph.js";
 import { Stream } from "./stream.js";
 
@@ -30,6 +31,7 @@ class JobPage {
     this.board.isPending = "hasPoints" in root.dataset;
     this.forecast = new LossForecast(root, this.board);
     this.log = new LogView(find(root, "[data-log]"), find(root, "[data-follow]"), find(root, "[data-no-log]"));
+    new LogSearch(find(root, "[data-log-card]"), `/api/v1/jobs/${root.dataset.id}/log/lines`);
     this.ending = 0;
     this.title = document.title.replace(/^.* · /, "");
     root.addEventListener("submit", (event) => this.#pin(event));

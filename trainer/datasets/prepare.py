@@ -65,7 +65,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
         trained=inputs.tokenizer is None and inputs.base is None,
     )
     if inputs.tokenizer is None and inputs.base is None and encoder.get_vocab_size() < (spec.vocab_size or 0):
-        report.line(f"vocabulary: {encoder.get_vocab_size()} tokens, all that the text yields of {spec.vocab_size}")
+        report.warning(f"vocabulary: {encoder.get_vocab_size()} tokens, all that the text yields of {spec.vocab_size}")
     report.phase("prepare", 1, 1)
     report.phase("tokenise", 0, 1)
     hf_tokenizer = _with_chat_template(directory, spec)
@@ -102,7 +102,7 @@ def prepare(run_dir: RunDir, fence: int, report: Reporter) -> Prepared:
     uses = _corpus_uses(spec, dataset, [corpus.id for corpus in inputs.corpora])
     _report_data(report, spec, dataset, validation, (remarks, held_out_remarks), uses)
     for remark in [*remarks, *chain.from_iterable(held_out_remarks.values())]:
-        report.line(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
+        report.warning(f"record {remark.record} of corpus {remark.corpus} ({remark.kind}): {remark.why}")
     prepared = Prepared(
         tokenizer=str(directory),
         tokenizer_sha256=sha256,
@@ -152,7 +152,7 @@ def _sample_prompt(spec: TrainSpec, directory: Path, report: Reporter) -> list[i
                 return list(process.call("prompt", spec.sample_prompt))
             return list(process.call("sample", spec.objective, spec.sample_prompt))
     except RecordRefused as refused:
-        report.line(f"no sample: {refused}")
+        report.warning(f"no sample: {refused}")
         return None
 
 
@@ -249,7 +249,7 @@ def _report_data(
     )
     for name, other in [("", dataset), *((f"{name}: ", other) for name, other in validation.items())]:
         if other.num_cut or other.num_dropped:
-            report.line(
+            report.warning(
                 f"{name}truncated records, longer than a sequence: {other.num_cut}; "
                 f"records that were left out: {other.num_dropped}"
             )
@@ -258,6 +258,6 @@ def _report_data(
     noun = "records" if records else "documents"
     for prefix, count in [("", repeated), *((f"{name}: ", count) for name, count in repeated_by_name.items())]:
         if count:
-            report.line(f"{prefix}validation {noun} that also occur in the training data: {count}")
+            report.warning(f"{prefix}validation {noun} that also occur in the training data: {count}")
     if unvalidated:
-        report.line(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")
+        report.warning(f"labels with a single record, which are not validated: {', '.join(unvalidated)}")

@@ -74,7 +74,7 @@ def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
         if code := _memory_code(error):
             return _fail(report, Failure(code, step=report.step))
         if "gloo" in str(error) or "NCCL" in str(error):
-            report.line("another process of this run was lost")
+            report.warning("another process of this run was lost")
             return EXIT_PEER_LOST
         return _report_bug(report, error)
     finally:

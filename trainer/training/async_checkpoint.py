@@ -153,7 +153,7 @@ class AsyncCheckpointer:
     def _not_saved(self, save: CheckpointWriter, problem: NotSaved) -> None:
         self._problem = problem
         self._report.event("save_failed", step=save.step, free=problem.free, needed=problem.needed, why=problem.why)
-        self._report.line(f"step {save.step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")
+        self._report.warning(f"step {save.step} not saved: {problem.why}, {problem.free} free, {problem.needed} needed")
 
 
 def _die() -> None:

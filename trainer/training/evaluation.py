@@ -96,7 +96,7 @@ class Evaluation:
         except (torch.OutOfMemoryError, MemoryError):
             raise
         except Exception as error:
-            report.line(f"no sample: {type(error).__name__}: {error}")
+            report.warning(f"no sample: {type(error).__name__}: {error}")
         finally:
             self._loaded.model.train()
         return answers

@@ -120,7 +120,7 @@ def train(
         if step in inputs.skipped_steps:
             stopping = engine.any_rank(is_stopping())
             loss = grad_norm = math.nan
-            report.line(f"step {step} is skipped: it diverged")
+            report.warning(f"step {step} is skipped: it diverged")
         else:
             factor = failpoints.factor(step)
             try:
@@ -134,7 +134,7 @@ def train(
                 first_step.after(loss)
             median = state.note_loss(loss)
             if median is not None:
-                report.line(f"step {step}: the loss jumped to {loss:.4f}, from {median:.4f}")
+                report.warning(f"step {step}: the loss jumped to {loss:.4f}, from {median:.4f}")
                 if spec.on_divergence == "skip" or state.has_diverged:
                     raise Failure("loss_diverged", step=step, loss=loss, median=median)
         seconds = time.perf_counter() - started_at

@@ -381,21 +381,6 @@ def forward_job(
         show_list(rows, ("tracker", "state", "step", "error"), 100, as_json=as_json)
 
 
-@command(jobs, "log")
-def show_log(id: Id, as_json: AsJson = False) -> None:
-    """Print what the processes of a job printed."""
-    with connect() as client:
-        chunk = client.jobs.log(id)
-        text = chunk.text
-        while chunk.next_offset < chunk.size and chunk.next_offset > chunk.offset:
-            chunk = client.jobs.log(id, chunk.next_offset)
-            text += chunk.text
-    if as_json:
-        print_json({"text": text})
-    else:
-        typer.echo(text, nl=False)
-
-
 # ---- checkpoints ----------------------------------------------------------------------------------------------------
 
 CHECKPOINT = ("id", "name", "job_id", "step", "state", "num_bytes", "kept", "tags", "notes", "metrics")

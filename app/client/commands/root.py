@@ -50,6 +50,7 @@ for _name, _function in _FUNCTIONS.items():
     command(commands, _name)(_function)
 
 command(resources.checkpoints, "download")(pulling.download)
+command(resources.jobs, "log")(watching.show_log)
 command(resources.jobs, "metrics")(pulling.download_metrics)
 command(resources.jobs, "export")(pulling.export_job)
 

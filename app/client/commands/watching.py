@@ -1,9 +1,10 @@
-"""Following a job in the terminal: a live curve, or lines where standard output is no terminal."""
+"""Following a job in the terminal: a live curve, or lines where standard output is no terminal; and its log."""
 
 import json
 import sys
 import time
 from threading import Lock
+from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
@@ -17,7 +18,7 @@ from ..job_shapes import JobInfo
 from ..jobs import StreamedEvent
 from ..language import _, join_sentences
 from .curve import Curve, add_points, drawn
-from .terminal import FAILED, AsJson, Id, connect, hint, output, printable, say
+from .terminal import FAILED, AsJson, Id, connect, hint, output, print_json, printable, say
 
 LINE_SECONDS = 5.0  # between lines of progress where standard output is no terminal
 FRAMES_PER_SECOND = 4
@@ -28,6 +29,36 @@ def watch(id: Id, as_json: AsJson = False) -> None:
     """Watch a job until it ends: its state, progress and loss. Ctrl-C stops watching, not the job."""
     with connect() as client:
         follow(client, id, as_json=as_json)
+
+
+def show_log(
+    id: Id,
+    search: Annotated[str, typer.Option("--search", help="Only lines with this text, in upper or lower case.")] = "",
+    level: Annotated[str | None, typer.Option("--level", help="warning (and above) or error: only such lines.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what the processes of a job printed, or only some of the lines."""
+    with connect() as client:
+        if search or level:
+            lines = list(client.jobs.log_lines(id, search, level))
+            text = "".join(f"{printable(line.text)}\n" for line in lines)
+            document: dict[str, Any] = {"lines": lines}
+        else:
+            text = _complete_log(client, id)
+            document = {"text": text}
+    if as_json:
+        print_json(document)
+    else:
+        typer.echo(text, nl=False)
+
+
+def _complete_log(client: Client, job_id: str) -> str:
+    chunk = client.jobs.log(job_id)
+    text = chunk.text
+    while chunk.next_offset < chunk.size and chunk.next_offset > chunk.offset:
+        chunk = client.jobs.log(job_id, chunk.next_offset)
+        text += chunk.text
+    return text
 
 
 def follow(client: Client, job_id: str, *, as_json: bool) -> None:

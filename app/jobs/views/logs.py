@@ -9,9 +9,11 @@ CHUNK_BYTES = 64 * 1024
 MAX_LINE_BYTES = 16 * 1024  # a longer line is cut: a program may print a gigabyte without a line end
 
 # Escape sequences (CSI, OSC, two-byte); control characters except tab and line end; overwritten progress bars.
-_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b\n]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-_PROGRESS = re.compile(r"[^\n]*\r(?=[^\n])")  # a progress bar overwrites its line: only its last state counts
+_PROGRESS = re.compile(
+    r"^[^\n]*\r(?=[^\n])", re.MULTILINE
+)  # a progress bar overwrites its line: only its last state counts
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,13 @@ class LogChunk:
     text: str
     offset: int
     next_offset: int
+
+
+@dataclass(frozen=True)
+class LogLines(LogChunk):
+    """A chunk with the sizes of its lines in bytes, the line ends included."""
+
+    sizes: tuple[int, ...]
 
 
 def size(path: Path) -> int:
@@ -33,9 +42,13 @@ def size(path: Path) -> int:
 
 def tail_offset(path: Path) -> int:
     """The offset to start reading a log at: the start of a line, at most TAIL_BYTES before the end."""
-    begin = max(0, size(path) - TAIL_BYTES)
-    if begin == 0:
-        return 0
+    return line_start(path, max(0, size(path) - TAIL_BYTES))
+
+
+def line_start(path: Path, begin: int) -> int:
+    """The first byte of the next line from an offset on, or the offset itself within a line that is very long."""
+    if begin == 0 or begin >= size(path):
+        return begin
     with path.open("rb") as file:
         file.seek(begin)
         line = file.readline(MAX_LINE_BYTES)
@@ -52,15 +65,26 @@ def read(path: Path, offset: int, *, until: int | None = None, is_complete: bool
 
     A line that is still being written is left out, unless the log `is_complete`.
     """
+    data = _take(path, offset, until, is_complete=is_complete)
+    return LogChunk(clean(data.decode(errors="replace")), offset, offset + len(data))
+
+
+def read_lines(path: Path, offset: int, *, is_complete: bool) -> LogLines:
+    """The next chunk of a log, and how long its lines are."""
+    data = _take(path, offset, None, is_complete=is_complete)
+    sizes = tuple(len(line) + 1 for line in data.removesuffix(b"\n").split(b"\n")) if data else ()
+    return LogLines(clean(data.decode(errors="replace")), offset, offset + len(data), sizes)
+
+
+def _take(path: Path, offset: int, until: int | None, *, is_complete: bool) -> bytes:
     end = size(path) if until is None else until
     if offset >= end:
-        return LogChunk("", offset, offset)
+        return b""
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(min(CHUNK_BYTES, end - offset))
     ends_here = until is not None or (is_complete and offset + len(data) == end)
-    data = data if ends_here and len(data) < CHUNK_BYTES else data[: _cut(data)]
-    return LogChunk(clean(data.decode(errors="replace")), offset, offset + len(data))
+    return data if ends_here and len(data) < CHUNK_BYTES else data[: _cut(data)]
 
 
 def _cut(data: bytes) -> int:

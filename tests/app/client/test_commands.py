@@ -256,6 +256,15 @@ def test_a_job_is_forwarded_to_a_tracker(monkeypatch: pytest.MonkeyPatch) -> Non
     assert json.loads(requests[0].body) == {"trackers": {"mlflow": False}}
 
 
+def test_the_lines_of_a_log_are_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = {"offset": 7, "text": "ERROR [red]no[/red] \x1b memory", "level": "error"}
+    answers = [answer(200, {"data": [], "next": "7"}), answer(200, {"data": [line], "next": None})]
+    printed, requests = run(monkeypatch, "jobs", "log", "j1", "--search", "no", "--level", "error", answers=answers)
+    assert printed == "ERROR [red]no[/red] \N{REPLACEMENT CHARACTER} memory\n"
+    asked = "GET /jobs/j1/log/lines?search=no&level=error&limit=50"
+    assert sent(requests) == [asked, f"{asked}&after=7"]
+
+
 def test_a_node_is_removed_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     printed, requests = run(monkeypatch, "nodes", "remove", "gpu 2", answers=[answer(204)])
     assert (printed, sent(requests)) == ("Deleted: gpu 2\n", ["DELETE /nodes/gpu%202"])

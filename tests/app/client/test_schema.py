@@ -17,6 +17,7 @@ from app.client import (
     evaluation_shapes,
     job_presets,
     job_shapes,
+    log_shapes,
     notice_shapes,
     people_shapes,
     shapes,
@@ -230,6 +231,7 @@ CALLS: Calls = {
     "download_metrics_tensorboard": lambda client, file: client.jobs.download_metrics(
         "j", file.with_name("tfevents"), "tensorboard"
     ),
+    "search_log": lambda client, _file: next(client.jobs.log_lines("j", "nan", "error", 3, 9)),
     "get_log": lambda client, _file: client.jobs.log("j", 3),
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
     "list_recipes": lambda client, _file: next(client.recipes()),
@@ -458,7 +460,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.OriginInfo: "OriginAnswer",
     job_shapes.ArchivedCorpusInfo: "OriginCorpus",
     job_shapes.ArchivedBaseInfo: "OriginBase",
-    job_shapes.LogInfo: "LogAnswer",
+    log_shapes.LogInfo: "LogAnswer",
+    log_shapes.LogLineInfo: "LogLine",
     job_shapes.RecipeInfo: "RecipeAnswer",
     GpuInfo: "Gpu",
     GpuUsageInfo: "GpuUsage",

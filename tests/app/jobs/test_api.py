@@ -172,10 +172,19 @@ def test_curves_log_and_samples_of_a_job_can_be_read(alice_api: TestClient, alic
     log.write_text("one\ntwo\n")
     piece = alice_api.get(f"/api/v1/jobs/{job_id}/log", params={"offset": 4}).json()
     assert piece == {"text": "two\n", "offset": 4, "next_offset": 8, "size": 8}
+    lines = alice_api.get(f"/api/v1/jobs/{job_id}/log/lines", params={"search": "TWO", "limit": 1}).json()
+    assert lines == {"data": [{"offset": 4, "text": "two", "level": "info"}], "next": None}
+    following = alice_api.get(f"/api/v1/jobs/{job_id}/log/lines", params={"limit": 1}).json()["next"]
+    rest = alice_api.get(f"/api/v1/jobs/{job_id}/log/lines", params={"after": following}).json()
+    assert [line["text"] for line in rest["data"]] == ["two"]
+    around = alice_api.get(f"/api/v1/jobs/{job_id}/log/lines", params={"around": 4, "search": "x"}).json()
+    assert [line["text"] for line in around["data"]] == ["one", "two"]
+    refused = alice_api.get(f"/api/v1/jobs/{job_id}/log/lines", params={"level": "loud"})
+    assert (refused.status_code, refused.json()["errors"][0]["field"]) == (422, "level")
     assert alice_api.get(f"/api/v1/jobs/{job_id}/samples").json()["data"] == []
 
 
-ROUTES = ["", "/history", "/samples", "/metrics", "/log", "/events"]
+ROUTES = ["", "/history", "/samples", "/metrics", "/log", "/log/lines", "/events"]
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -1,0 +1,25 @@
+"""The page of a job in a browser: its log."""
+
+from playwright.sync_api import expect
+
+from tests.browser.conftest import Open
+from tests.browser.test_accessibility import barriers
+
+
+def test_the_log_is_searched_and_shows_what_stands_around_a_line(open_page: Open, trained: str) -> None:
+    with open_page(f"/jobs/{trained}") as page:
+        log = page.get_by_role("region", name="Log", exact=True)
+        hits = log.get_by_role("list").get_by_role("button")
+        log.get_by_role("searchbox").fill("STEP 10 SAVED")
+        expect(hits).to_have_count(1)
+        expect(hits.locator("mark")).to_have_text("step 10 saved")
+        expect(log.get_by_role("status")).to_have_text("1 line. A click shows what stands around it.")
+        hits.click()
+        expect(log.locator("pre strong")).to_contain_text("step 10 saved")
+        expect(log.locator("pre:visible")).to_contain_text("step 20 saved")
+        assert barriers(page) == []
+        log.get_by_role("combobox").select_option(label="Only errors")
+        expect(log.get_by_role("status")).to_have_text("0 lines. A click shows what stands around one.")
+        log.get_by_role("searchbox").fill("")
+        log.get_by_role("combobox").select_option(label="All lines")
+        expect(log.get_by_role("log")).to_be_visible()
