@@ -26,8 +26,8 @@ _ERROR = re.compile(
     r"^(?:\[\w+\]: ?)?Traceback \(|^Fatal |(?:[Ee]rror|Exception)\b(?: *:|$)|Segmentation fault|\[E\d{4} "
 )
 _WARNING = re.compile(r"[Ww]arning\b *:|\[W\d{4} ")
-_TRACES = {"warning": ("warn", "error", "exception", "fatal", "critical", "traceback", "segmentation", "[w", "[e")}
-_TRACES["error"] = _TRACES["warning"][1:]
+_ERROR_TRACES = ("error", "exception", "fatal", "critical", "traceback", "segmentation", "[e")
+_TRACES = {"warning": ("warn", "[w", *_ERROR_TRACES), "error": _ERROR_TRACES}
 
 
 class LogLine(BaseModel):
@@ -43,7 +43,7 @@ class LogLine(BaseModel):
 def level_of(line: str) -> Level:
     """The level of a line: what a logger wrote at its start, or by what it looks like."""
     if logged := _LOGGED.search(line, 0, _LOGGED_WITHIN):
-        return ("info", "warning", "error")[(logged.lastindex or 1) - 1]  # type: ignore[return-value]
+        return ("info", "warning", "error")[(logged.lastindex or 1) - 1]
     return "error" if _ERROR.search(line) else "warning" if _WARNING.search(line) else "info"
 
 
