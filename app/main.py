@@ -8,7 +8,7 @@ from anyio import to_thread
 from fastapi import FastAPI
 
 from app.accounts import api as accounts_api
-from app.accounts import audit_api, audit_pages, people_api
+from app.accounts import audit_api, audit_pages, people_api, people_pages
 from app.accounts import pages as accounts_pages
 from app.accounts.oidc import api as oidc_api
 from app.accounts.oidc import pages as oidc_pages
@@ -133,6 +133,7 @@ OPENAI = (
 )
 PAGES = (
     accounts_pages,
+    people_pages,
     oidc_pages,
     audit_pages,
     corpora_pages,

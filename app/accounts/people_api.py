@@ -1,6 +1,6 @@
 """JSON routes for those who manage people: users and invitations."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query, Request, Response
 
@@ -21,9 +21,10 @@ from app.accounts.schemas import (
 from app.core import db, quotas
 from app.core.paging import Listing
 from app.core.quotas import Quotas
+from app.core.roles import Role
 from app.web.auth import PeopleManager
 from app.web.idempotency import ApiRoute
-from app.web.paging import After, Limit
+from app.web.paging import After, Limit, Search
 from app.web.parameters import Id
 from app.web.problem_types import errors
 
@@ -31,10 +32,22 @@ router = APIRouter(route_class=ApiRoute, tags=["people"])
 
 
 @router.get("/users", responses=errors("role_missing"))
-def list_users(_principal: PeopleManager, limit: Limit = 50, after: After = None) -> Listing[UserAnswer]:
-    """List all users, newest first."""
+def list_users(
+    _principal: PeopleManager,
+    q: Search = "",
+    role: Annotated[Role | None, Query(description="Only users with this role.")] = None,
+    access: Annotated[
+        service.Access | None, Query(description="Only users who may log in, or only those who may not.")
+    ] = None,
+    order: Annotated[Literal["newest", "name"], Query(description="Newest first, or by name.")] = "newest",
+    limit: Limit = 50,
+    after: After = None,
+) -> Listing[UserAnswer]:
+    """List users."""
     with db.transaction() as session:
-        rows, cursor = service.list_users(session, limit=limit, after=after)
+        rows, cursor = service.list_users(
+            session, search=q, role=role, access=access, order=order, limit=limit, after=after
+        )
     return Listing(data=[schemas.user_answer(row) for row in rows], next=cursor)
 
 

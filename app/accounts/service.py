@@ -4,6 +4,7 @@ import hmac
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Literal, get_args
 
 from sqlalchemy import ColumnElement, and_, delete, false, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -22,6 +23,8 @@ from app.web import guess_limits
 from app.web.guess_limits import Guess
 
 MAX_NAME_LENGTH = 40
+Access = Literal["enabled", "disabled"]
+ACCESS: tuple[Access, ...] = get_args(Access)
 RESET_LIFETIME = timedelta(hours=24)
 SECRET_LENGTH = 43  # characters of `new_secret`
 BROWSER_LIFETIME = timedelta(days=365)  # since the last login, after which a browser is a stranger
@@ -73,9 +76,28 @@ def create_user(session: Session, *, name: str, password_hash: str | None, role:
     return _add_user(session, name, password_hash, role)
 
 
-def list_users(session: Session, *, limit: int = 100, after: str | None = None) -> tuple[list[User], str | None]:
-    """All users, newest first, and the cursor of the next page."""
-    return paging.newest(session, select(User), User.id, limit, after)
+def list_users(
+    session: Session,
+    *,
+    search: str = "",
+    role: str | None = None,
+    access: str | None = None,
+    order: str = "newest",
+    limit: int = 100,
+    after: str | None = None,
+) -> tuple[list[User], str | None]:
+    """The users, newest first or by name, and the cursor of the next page.
+
+    `search` is a part of their names in any case, `role` their role, and `access` one of ACCESS.
+    """
+    query = select(User)
+    if search:
+        query = query.where(User.name.icontains(search, autoescape=True))
+    if role is not None:
+        query = query.where(User.role == role)
+    if access is not None:
+        query = query.where(User.disabled_at.is_(None) if access == "enabled" else User.disabled_at.is_not(None))
+    return paging.listed(session, User, [query], User.name_key if order == "name" else None, limit, after)
 
 
 def find_user(session: Session, *, name: str) -> User | None:

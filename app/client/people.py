@@ -20,9 +20,20 @@ class People:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, limit: int = 50) -> Iterator[PersonInfo]:
-        """All users, newest first."""
-        return self._transport.pages(PersonInfo, "/users", limit=limit)
+    def list(
+        self,
+        limit: int = 50,
+        *,
+        search: str | None = None,
+        role: str | None = None,
+        access: str | None = None,
+        order: str | None = None,
+    ) -> Iterator[PersonInfo]:
+        """The users, newest first, read in pages of `limit`: all, or those with a text in their name, with a role, or
+        with an `access` (enabled or disabled). `order` is newest or name.
+        """
+        query = {"q": search, "role": role, "access": access, "order": order}
+        return self._transport.pages(PersonInfo, "/users", limit=limit, **query)
 
     def get(self, user_id: str) -> PersonDetails:
         """A user, with how much they have."""

@@ -79,6 +79,7 @@ MENU = (
             Link("/tasks", gettext_noop("Tasks")),
             Link("/health", gettext_noop("Health")),
             Link("/trash", gettext_noop("Trash")),
+            Link("/account/people", gettext_noop("People"), "admin"),
             Link("/audit-log", gettext_noop("Audit log"), "admin"),
             Link("/api/docs", "API"),
         ),

@@ -60,6 +60,7 @@ PAGES = {
     "health": "/health",
     "audit-log": "/audit-log",
     "account": "/account",
+    "people": "/account/people",
     "notices": "/account/notices",
     "trash": "/trash",
     "nowhere": "/nowhere",

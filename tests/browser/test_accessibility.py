@@ -57,6 +57,7 @@ PAGES = [
     "/jobs/new?like={job}",
     "/api/docs",
     "/account",
+    "/account/people",
     "/account/notices",
     "/notices",
     "/nowhere",

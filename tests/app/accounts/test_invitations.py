@@ -165,9 +165,30 @@ def test_following_wrong_links_counts_as_no_guess(web: TestClient, alice: TestCl
     assert accept(web, invited(alice), "Lex")[0] == 204
 
 
-def test_an_invitation_is_revoked_on_the_account_page(web: TestClient, alice: TestClient) -> None:
+def test_an_invitation_is_revoked_on_the_page_of_people(web: TestClient, alice: TestClient) -> None:
     code = invited(alice)
-    action = re.search(r'action="(/account/invitations/\w+/revoke)"', alice.get("/account").text)
+    action = re.search(r'action="(/account/invitations/\w+/revoke)"', alice.get("/account/people").text)
     assert action is not None
-    assert alice.post(action[1]).headers["location"] == "/account?done=invitation"
+    assert alice.post(action[1]).headers["location"] == "/account/people?done=invitation"
     assert accept(web, code, "Rex")[0] == 403
+
+
+def test_older_invitations_and_tokens_are_reached_from_the_pages(alice: TestClient, web: TestClient) -> None:
+    for _ in range(51):
+        invited(alice)
+    person = users.enter("Many tokens", "member")
+    client = users.client(web, cookie=person.cookie())
+    for number in range(101):
+        answer = client.post("/api/v1/tokens", json={"name": f"token {number}", "scopes": ["read"]})
+        assert answer.status_code == 201, answer.text
+    first = client.get("/account").text
+    further = re.search(r'href="(/account\?after=\w+)#tokens"', first)
+    assert further is not None
+    assert ("token 100<" in first, "token 0<" in first) == (True, False)
+    assert "token 0<" in client.get(further[1]).text
+    page = alice.get("/account/people").text
+    further = re.search(r'href="(/account/people\?invited_after=\w+)#invitations"', page)
+    assert further is not None
+    older = set(re.findall(r"/account/invitations/(\w+)/revoke", alice.get(further[1]).text))
+    newest = set(re.findall(r"/account/invitations/(\w+)/revoke", page))
+    assert (len(newest), len(older) >= 1, older & newest) == (50, True, set())

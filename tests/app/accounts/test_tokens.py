@@ -155,14 +155,16 @@ def test_the_page_keeps_the_input_of_a_rejected_form(alice: TestClient) -> None:
 
 
 def test_only_the_owner_sees_the_list_of_users(alice: TestClient, bob: TestClient) -> None:
-    assert 'id="people"' in alice.get("/account").text
-    assert 'id="people"' not in bob.get("/account").text
+    assert 'href="/account/people"' in alice.get("/nodes").text
+    assert alice.get("/account/people").status_code == 200
+    assert 'href="/account/people"' not in bob.get("/nodes").text
+    assert bob.get("/account/people").status_code == 403
     assert bob.post("/account/people", data={"name": "Eve", "password": PASSWORD}).status_code == 403
 
 
 def test_the_owner_adds_a_user_on_the_page(alice: TestClient) -> None:
     answer = alice.post("/account/people", data={"name": "Grace", "password": PASSWORD})
-    assert answer.headers["location"] == "/account?done=person"
+    assert answer.headers["location"] == "/account/people?done=person"
     short = alice.post("/account/people", data={"name": "Heidi", "password": "short"})
     assert (short.status_code, 'value="Heidi"' in short.text) == (422, True)
 
@@ -171,9 +173,10 @@ def test_names_are_html_escaped(alice: TestClient) -> None:
     evil = "<img src=x onerror=alert(1)>"
     alice.post("/account/tokens", data={"name": evil, "scopes": ["read"]})
     alice.post("/account/people", data={"name": evil, "password": PASSWORD})
-    text = alice.get("/account").text
-    assert evil not in text
-    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    for path in ("/account", "/account/people"):
+        text = alice.get(path).text
+        assert evil not in text
+        assert "&lt;img src=x onerror=alert(1)&gt;" in text
 
 
 @pytest.mark.parametrize("path", ["/account", "/account/tokens/x/revoke", "/account/people", "/account/password"])

@@ -299,7 +299,7 @@ def test_a_removed_user_is_gone_with_rows_and_files(web: TestClient, alice: Test
     assert (typo.status_code, "This is not the name of the account." in typo.text) == (422, True)
     assert (num_rows(carol) > 5, all(path.is_dir() for path in directories)) == (True, True)
     body = {"data": "delete", "confirmation": carol.name.upper()}
-    assert alice.post(f"{page_of(carol)}/remove", data=body).headers["location"] == "/account?done=removed"
+    assert alice.post(f"{page_of(carol)}/remove", data=body).headers["location"] == "/account/people?done=removed"
     swept = Sweep()
     until(lambda: not swept.step(), what="an end of the sweep")
     assert (num_rows(carol), [path for path in directories if path.exists()]) == (0, [])
@@ -368,3 +368,54 @@ def test_a_row_that_is_added_while_its_user_is_removed_is_a_conflict(
     monkeypatch.setattr(corpora, "create_corpus", late)
     answer = program.post("/api/v1/corpora", params={"filename": "late.txt"}, content=b"too late")
     assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+
+
+# ---- the list -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def listed(database: str) -> list[str]:
+    """The names of 53 members and of a viewer that is disabled, newest first."""
+    people = [users.enter(f"Listed {number:02}", "member") for number in range(53)]
+    people.append(users.enter("listed viewer", "viewer"))
+    with db.transaction() as session:
+        session.execute(update(User).where(User.id == people[-1].id).values(disabled_at=func.now()))
+    return [person.name for person in reversed(people)]
+
+
+def names_on(page: str) -> list[str]:
+    return re.findall(r'<th scope="row"><a href="/account/people/\w+">([^<]*)</a>', page)
+
+
+def test_the_page_of_people_shows_all_of_them_page_by_page(alice: TestClient, listed: list[str]) -> None:
+    first = alice.get("/account/people?q=LISTED").text
+    further = re.search(r'href="(/account/people\?q=LISTED&amp;after=\w+)"', first)
+    assert further is not None
+    last = alice.get(further[1].replace("&amp;", "&")).text
+    assert (names_on(first), names_on(last)) == (listed[:50], listed[50:])
+
+
+def test_people_are_searched_filtered_and_ordered(alice: TestClient, listed: list[str]) -> None:
+    def names(query: str) -> list[str]:
+        answer = alice.get(f"/api/v1/users?limit=200&q=listed{query}").json()
+        assert answer["next"] is None
+        assert names_on(alice.get(f"/account/people?q=listed{query}").text) == [
+            entry["name"] for entry in answer["data"][:50]
+        ]
+        return [entry["name"] for entry in answer["data"]]
+
+    assert names("&order=name") == sorted(listed, key=str.casefold)
+    assert names("&role=viewer") == names("&access=disabled") == ["listed viewer"]
+    assert names("&access=enabled") == names("&role=member") == listed[1:]
+    assert "Nothing matches" in alice.get("/account/people?q=nobody%25").text
+
+
+def test_people_by_name_are_read_in_pages(alice: TestClient, listed: list[str]) -> None:
+    seen, after = list[str](), ""
+    while True:
+        answer = alice.get(f"/api/v1/users?q=listed&order=name&limit=20{after}").json()
+        seen += [entry["name"] for entry in answer["data"]]
+        if answer["next"] is None:
+            break
+        after = f"&after={answer['next']}"
+    assert seen == sorted(listed, key=str.casefold)
