@@ -217,6 +217,7 @@ def account_page(
         "sessions": sessions,
         "tokens": tokens,
         "more_tokens": more_tokens,
+        "after": after,
         "usage": used,
         "quotas": quotas.of_user(user),
         "has_password": user.password_hash is not None,

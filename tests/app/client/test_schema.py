@@ -308,7 +308,9 @@ CALLS: Calls = {
     ),
     "delete_message": lambda client, _file: client.conversations.delete_message("t", "m"),
     "get_training_record": lambda client, _file: client.conversations.record("t", "m"),
-    "list_users": lambda client, _file: next(client.people.list(limit=3)),
+    "list_users": lambda client, _file: next(
+        client.people.list(limit=3, search="g", role="member", access="enabled", order="name")
+    ),
     "get_user": lambda client, _file: client.people.get("u"),
     "create_user": lambda client, _file: client.people.create("Carol", "four unrelated words", "viewer"),
     "set_quotas": lambda client, _file: client.people.set_quotas("u", disk_bytes=1, running_jobs=2, gpu_hours=3.5),
