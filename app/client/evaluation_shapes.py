@@ -37,9 +37,3 @@ class ScoreComparisonInfo(Shape):
     judge: str | None = None
     baseline: float | None
     scores: list[ScoreInfo]
-
-
-class ScoreComparisonList(Shape):
-    """All comparisons."""
-
-    data: list[ScoreComparisonInfo]

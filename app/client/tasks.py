@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .errors import TaskEnded
-from .evaluation_shapes import ScoreComparisonInfo, ScoreComparisonList
+from .evaluation_shapes import ScoreComparisonInfo
 from .files import OnProgress, download, nothing
 from .language import _
 from .shapes import FileInfo, TaskInfo
@@ -149,6 +149,8 @@ class Evaluations:
         }
         return self._transport.post(TaskInfo, "/evaluations", body)
 
-    def compare(self) -> list[ScoreComparisonInfo]:
-        """Your scores by corpus and settings, the corpus with the newest evaluation first."""
-        return self._transport.get(ScoreComparisonList, "/evaluations").data
+    def compare(self, search: str | None = None, *, limit: int = 500) -> Iterator[ScoreComparisonInfo]:
+        """Your scores by corpus and settings, the corpus with the newest evaluation first: all, or those of models and
+        corpora with a text in their name. They are read in pages of `limit` evaluations, which stand by themselves.
+        """
+        return self._transport.pages(ScoreComparisonInfo, "/evaluations", limit=limit, q=search)

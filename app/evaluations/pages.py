@@ -19,7 +19,9 @@ from app.evaluations import score_plot, service
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody, errors_by_control
+from app.web.list_view import ListView
 from app.web.pages import page
+from app.web.paging import After
 from app.web.parameters import Part, ShortText
 from trainer.formats.corpus_kinds import EVALUATION_KINDS
 
@@ -29,9 +31,11 @@ Ids = Annotated[list[ShortText] | None, Query(max_length=service.MAX_MODELS, des
 
 
 @router.get("/evaluations")
-def show_evaluations(request: Request, principal: Reader, model: Ids = None, part: Part = "") -> Response:
-    """The form with some models chosen, and all scores. `part=results` answers only what runs and the scores."""
-    return _draw(request, principal, {**DEFAULTS, "models": model or [], "corpora": []}, part=part)
+def show_evaluations(
+    request: Request, principal: Reader, model: Ids = None, after: After = None, part: Part = ""
+) -> Response:
+    """The form with some models chosen, and the scores. `part=results` answers only what runs and the scores."""
+    return _draw(request, principal, {**DEFAULTS, "models": model or [], "corpora": []}, after=after, part=part)
 
 
 @router.post("/evaluations")
@@ -53,10 +57,16 @@ def start_evaluations(request: Request, principal: Submitter, form: FormBody) ->
 
 
 def _draw(
-    request: Request, principal: Principal, values: dict[str, Any], error: PanelError | None = None, part: str = ""
+    request: Request,
+    principal: Principal,
+    values: dict[str, Any],
+    error: PanelError | None = None,
+    after: str | None = None,
+    part: str = "",
 ) -> Response:
+    view = ListView.of("/evaluations", request.query_params, ("newest",))
     with db.transaction() as session:
-        comparisons = service.comparisons(session, principal=principal)
+        comparisons, cursor = service.comparisons(session, principal=principal, search=view["q"], after=after)
         open_tasks = service.open_evaluations(session, principal=principal)
         offer: dict[str, Any] = {}
         if part != "results":
@@ -76,6 +86,9 @@ def _draw(
         comparisons=[(comparison, score_plot.axis(comparison)) for comparison in comparisons if comparison.scores],
         ends=score_plot.ends,
         shares=score_plot.SHARES,
+        view=view,
+        next=cursor,
+        after=after,
         open_tasks=open_tasks,
         metric_words={name: translate(text) for name, text in METRICS.items()},
         kind_words={name: translate(text) for name, text in KIND_WORDS.items()},

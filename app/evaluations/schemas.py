@@ -76,9 +76,10 @@ class ScoreComparison(BaseModel):
 
 
 class ScoreComparisons(BaseModel):
-    """All comparisons, the one with the newest evaluation first."""
+    """Comparisons, the one with the newest evaluation first."""
 
     data: list[ScoreComparison]
+    next: str | None = Field(description="Cursor of the evaluations before these; null: there are none.")
 
 
 def comparison_answer(comparison: CorpusComparison) -> ScoreComparison:

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import func, literal, select, type_coerce
+from sqlalchemy import ColumnElement, exists, func, literal, or_, select, type_coerce
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
@@ -17,10 +18,10 @@ from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import CorpusScores, TaskOptions
-from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel
+from app.core.models import BackgroundTask, Checkpoint, Corpus, ImportedModel, Job
 from app.core.principal import Principal, visible_to
 
-MAX_TASKS = 500  # the newest evaluations, whose scores are compared
+MAX_TASKS = 500  # evaluations whose scores are compared at a time
 MAX_MODELS = 16  # of one request
 # The metric that models are compared by, for each kind of corpus, and whether more of it is better.
 MAIN_METRICS = {
@@ -93,33 +94,72 @@ def start(principal: Principal, models: Sequence[str], settings: EvaluationSetti
     queue.flush_outbox()
 
 
-def comparisons(session: Session, *, principal: Principal) -> list[CorpusComparison]:
-    """The user's scores by corpus and settings, the newest corpus first."""
-    rows = _newest_scores(session, principal)
+def comparisons(
+    session: Session, *, principal: Principal, search: str = "", limit: int = MAX_TASKS, after: str | None = None
+) -> tuple[list[CorpusComparison], str | None]:
+    """The scores of the user's newest evaluations by corpus and settings, the newest corpus first, and the cursor of
+    the next ones.
+
+    `search` is a part of the name of a model or corpus: of other evaluations nothing is shown.
+    """
+    ids, cursor = _newest_evaluations(session, principal, search, limit, after)
+    rows = _scores(session, ids)
     models = _models(session, {id for row in rows for id in (row.model_id, row.options.judge) if id is not None})
     groups: dict[tuple[object, ...], dict[str, StoredScores]] = {}
     for row in rows:
         groups.setdefault(_comparable(row), {}).setdefault(row.model_id, row)
     ids = {row.scores.corpus for row in rows}
     names = {row.id: row.name for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
-    return [_comparison(list(group.values()), names, models) for group in groups.values()]
+    return [_comparison(list(group.values()), names, models) for group in groups.values()], cursor
 
 
-def _newest_scores(session: Session, principal: Principal) -> list[StoredScores]:
-    """The scores of the newest evaluations on each corpus, without examples, which the database leaves out."""
+def _newest_evaluations(
+    session: Session, principal: Principal, search: str, limit: int, after: str | None
+) -> tuple[list[str], str | None]:
+    """The IDs of the newest evaluations after the cursor, and the next cursor."""
+    query = select(BackgroundTask.id).where(
+        visible_to(BackgroundTask.owner_id, principal),
+        BackgroundTask.kind == "evaluation",
+        BackgroundTask.state == "succeeded",
+    )
+    if search:
+        query = query.where(_is_named(search))
+    if after is not None:
+        query = query.where(BackgroundTask.id < after)
+    ids = session.scalars(query.order_by(BackgroundTask.id.desc()).limit(limit + 1)).all()
+    return list(ids[:limit]), ids[limit - 1] if len(ids) > limit else None
+
+
+def _is_named(search: str) -> ColumnElement[bool]:
+    """Whether the name of an evaluation's model, of its job or of one of its corpora has a text in it."""
+    checkpoints = select(Checkpoint.id).join(Job, Job.id == Checkpoint.job_id)
+    is_checkpoint = or_(Job.name.icontains(search, autoescape=True), Checkpoint.name.icontains(search, autoescape=True))
+    models = select(ImportedModel.id).where(ImportedModel.name.icontains(search, autoescape=True))
+    corpora = select(Corpus.id).where(Corpus.name.icontains(search, autoescape=True))
+    each = _corpora_of(BackgroundTask.result).table_valued("value", name="each")
+    return or_(
+        BackgroundTask.checkpoint_id.in_(checkpoints.where(is_checkpoint)),
+        BackgroundTask.model_id.in_(models),
+        exists().select_from(each).where(each.c.value.op("->>")("corpus").in_(corpora)),
+    )
+
+
+def _corpora_of(result: Any) -> Any:
+    """What an evaluation measured on each of its corpora, a row each."""
+    return func.jsonb_array_elements(type_coerce(result, JSONB)["corpora"], type_=JSONB)
+
+
+def _scores(session: Session, ids: Sequence[str]) -> list[StoredScores]:
+    """The scores of evaluations on each corpus, the newest first, without examples, which the database leaves out."""
     query = select(
         BackgroundTask.id,
         func.coalesce(BackgroundTask.checkpoint_id, BackgroundTask.model_id).label("model_id"),
         BackgroundTask.options,
         BackgroundTask.finished_at,
-        type_coerce(BackgroundTask.result, JSONB)["corpora"].label("corpora"),
-    ).where(
-        visible_to(BackgroundTask.owner_id, principal),
-        BackgroundTask.kind == "evaluation",
-        BackgroundTask.state == "succeeded",
+        BackgroundTask.result,
     )
-    newest = query.order_by(BackgroundTask.id.desc()).limit(MAX_TASKS).subquery()
-    each = func.jsonb_array_elements(newest.c.corpora, type_=JSONB).column_valued("each", joins_implicitly=True)
+    newest = query.where(BackgroundTask.id.in_(ids)).subquery()
+    each = _corpora_of(newest.c.result).column_valued("each", joins_implicitly=True)
     scores = each.op("-", return_type=JsonColumn(CorpusScores))(literal("examples"))
     columns = (newest.c.id, newest.c.model_id, newest.c.options, newest.c.finished_at, scores)
     return [StoredScores(*row) for row in session.execute(select(*columns).order_by(newest.c.id.desc()))]

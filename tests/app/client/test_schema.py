@@ -254,7 +254,7 @@ CALLS: Calls = {
         "k", format="gguf", quantization="q8_0", max_shard_bytes=10**7, license="mit"
     ),
     "evaluate_checkpoint": lambda client, _file: client.evaluations.start("k", ["c"], limit=5, num_fewshot=1),
-    "list_comparisons": lambda client, _file: client.evaluations.compare(),
+    "list_comparisons": lambda client, _file: next(client.evaluations.compare("g", limit=3)),
     "list_tasks": lambda client, _file: next(client.tasks.list("k", ["export"], limit=3)),
     "get_task": lambda client, _file: client.tasks.get("t"),
     "cancel_task": lambda client, _file: client.tasks.cancel("t"),
@@ -486,7 +486,6 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.TaskInfo: "TaskAnswer",
     evaluation_shapes.ScoreInfo: "CorpusScoreAnswer",
     evaluation_shapes.ScoreComparisonInfo: "ScoreComparison",
-    evaluation_shapes.ScoreComparisonList: "ScoreComparisons",
     shapes.TokenInfo: "TokenProbability",
     shapes.GeneratedTokenInfo: "GeneratedToken",
     shapes.GenerationInfo: "GenerateAnswer",

@@ -93,7 +93,7 @@ def test_models_are_offered_with_as_many_queries_however_many_there_are(checkpoi
 
 def comparisons(user: Person) -> list[CorpusComparison]:
     with db.transaction() as session:
-        return service.comparisons(session, principal=user.principal)
+        return service.comparisons(session, principal=user.principal)[0]
 
 
 def test_the_newest_scores_with_the_same_settings_stand_side_by_side(
@@ -114,12 +114,50 @@ def test_scores_are_answered_and_drawn(
     answer = alice_api.get("/api/v1/evaluations").json()["data"][1]
     assert (answer["corpus"], answer["baseline"]) == (scored, 0.25)
     assert (answer["scores"][0]["low"], answer["scores"][0]["high"]) == (0.65, 0.85)
-    assert bob_api.get("/api/v1/evaluations").json() == {"data": []}
+    assert bob_api.get("/api/v1/evaluations").json() == {"data": [], "next": None}
     page = alice.get("/evaluations").text
     assert "75.0 %" in page
     assert "65.0 % – 85.0 %" in page
     assert '<line class="baseline" x1="25.0" x2="25.0"' in page
     assert "Chance" in page
+
+
+def test_evaluations_are_searched_by_model_and_corpus(alice: TestClient, alice_api: TestClient, scored: str) -> None:
+    def models(search: str) -> list[str]:
+        data = alice_api.get("/api/v1/evaluations", params={"q": search}).json()["data"]
+        return [score["name"] for comparison in data for score in comparison["scores"]]
+
+    everything = models("")
+    assert models("ELSE") == ["elsewhere"]
+    assert models("choic") == everything
+    assert len(everything) == 3
+    assert models("%") == models("nothing like it") == []
+    page = alice.get("/evaluations?q=ELSE").text
+    assert ("75.0 %" in page, "50.0 %" in page, 'value="ELSE"' in page) == (True, False, True)
+    assert "Nothing matches" in alice.get("/evaluations?q=nobody").text
+
+
+def test_older_evaluations_are_on_further_pages(
+    alice: TestClient, alice_api: TestClient, alice_user: Person, scored: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def values(after: str) -> tuple[list[float], str | None]:
+        answer = alice_api.get(f"/api/v1/evaluations?limit=2{after}").json()
+        return [score["value"] for one in answer["data"] for score in one["scores"]], answer["next"]
+
+    newest, second = values("")
+    older, third = values(f"&after={second}")
+    oldest, end = values(f"&after={third}")
+    assert (newest, sorted(older), oldest, end) == ([0.5, 0.75], [0.25, 0.5], [0.5], None)
+
+    assert "Older evaluations" not in alice.get("/evaluations").text
+    monkeypatch.setattr(service.comparisons, "__kwdefaults__", {**service.comparisons.__kwdefaults__, "limit": 2})
+    page = alice.get("/evaluations").text
+    assert (f"/evaluations?after={second}" in page, "65.0 % – 85.0 %" in page, "15.0 % – 35.0 %" in page) == (
+        True,
+        True,
+        False,
+    )
+    assert "There is nothing further." in alice.get("/evaluations?after=0").text
 
 
 def test_the_axis_holds_every_score_and_the_baseline(alice_user: Person, scored: str) -> None:
@@ -166,7 +204,8 @@ def test_only_settings_that_matter_to_the_kind_separate_scores(
         (1, 0, 128, ""),
     ]
     with db.transaction() as session:
-        assert all(row.scores.examples == [] for row in service._newest_scores(session, alice_user.principal))
+        ids, _cursor = service._newest_evaluations(session, alice_user.principal, "", service.MAX_TASKS, None)
+        assert all(row.scores.examples == [] for row in service._scores(session, ids))
 
 
 # ---- starting -------------------------------------------------------------------------------------------------------
