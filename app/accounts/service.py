@@ -97,7 +97,8 @@ def list_users(
         query = query.where(User.role == role)
     if access is not None:
         query = query.where(User.disabled_at.is_(None) if access == "enabled" else User.disabled_at.is_not(None))
-    return paging.listed(session, User, [query], User.name_key if order == "name" else None, limit, after)
+    value = User.name_key.expression if order == "name" else None
+    return paging.listed(session, User, [query], value, limit, after)
 
 
 def find_user(session: Session, *, name: str) -> User | None:

@@ -108,8 +108,8 @@ def comparisons(
     groups: dict[tuple[object, ...], dict[str, StoredScores]] = {}
     for row in rows:
         groups.setdefault(_comparable(row), {}).setdefault(row.model_id, row)
-    ids = {row.scores.corpus for row in rows}
-    names = {row.id: row.name for row in session.scalars(select(Corpus).where(Corpus.id.in_(ids)))}
+    corpora = {row.scores.corpus for row in rows}
+    names = {row.id: row.name for row in session.scalars(select(Corpus).where(Corpus.id.in_(corpora)))}
     return [_comparison(list(group.values()), names, models) for group in groups.values()], cursor
 
 
