@@ -13,7 +13,7 @@ from app.core.i18n import locale, translate
 from app.core.models import Job
 from app.core.principal import Principal, is_visible
 from app.corpora import service as corpora
-from app.jobs import deletion, form_start, job_parts, service, stream
+from app.jobs import form_start, job_parts, service, stream
 from app.jobs.archives import origin as archive_origin
 from app.jobs.attempts.effective_spec import effective_spec
 from app.jobs.lifecycle import notifications
@@ -161,15 +161,6 @@ def pause(principal: Submitter, job_id: Id) -> Response:
 def resume(principal: Submitter, job_id: Id) -> Response:
     """Request that the job resume and redirect to its page."""
     return _request_change(service.resume, principal, job_id)
-
-
-@router.post("/jobs/{job_id}/delete")
-def delete(principal: Submitter, job_id: Id) -> Response:
-    """Move a job that has ended to the trash and redirect to the list."""
-    with db.transaction() as session:
-        deletion.delete(session, principal=principal, job_id=job_id)
-    notifications.notify_job_changed(job_id)
-    return RedirectResponse(f"/jobs?trashed={job_id}", status_code=303)
 
 
 def _request_change(verb: Callable[..., Job], principal: Principal, job_id: str) -> Response:

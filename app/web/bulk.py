@@ -69,7 +69,8 @@ class BulkRows:
     """The rows of a list: their table, the name of their boxes, and how they are named, changed and moved to the trash.
 
     `uses` are sentences on what depends on a row, `directory` its files, `changes` the verbs besides deletion by their
-    action, and `change_labels` that of app/core/labels.py, of rows that can be tagged.
+    action, `change_labels` that of app/core/labels.py, of rows that can be tagged, and `after_change` is called with
+    the ID of each row that was changed, once that is committed.
     """
 
     table: type[Any]
@@ -80,6 +81,7 @@ class BulkRows:
     name: Callable[[Session, Any], str] = lambda _session, row: str(row.name)
     changes: dict[str, Callable[[Session, Principal, str], object]] = field(default_factory=dict)
     change_labels: Callable[[Session, Principal, str, LabelChanges], object] | None = None
+    after_change: Callable[[str], object] = lambda _row_id: None
 
     def verb(self, action: str, tag: str = "") -> Callable[[Session, Principal, str], object] | None:
         """The operation of an action on one row; None if these rows have no such action."""
@@ -175,7 +177,7 @@ def apply(
     def name_of(session: Session, row_id: str) -> str:
         return rows.name(session, visible(session, rows.table, row_id, principal=principal))
 
-    outcome = change_each(action, ids, verb, name_of)
+    outcome = change_each(action, ids, verb, name_of, rows.after_change)
     queue.flush_outbox()
     return outcome
 

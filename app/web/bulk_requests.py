@@ -77,7 +77,7 @@ def checked_tag(action: str, tag: str) -> str:
 
 
 def change_rows(
-    principal: Principal, rows: BulkRows, request: RowsRequest | CheckpointsRequest, tag: str = ""
+    principal: Principal, rows: BulkRows, request: RowsRequest | JobsRequest | CheckpointsRequest, tag: str = ""
 ) -> RowsAnswer:
     """Carry out a request on rows of a list. Raises PanelError (422) without a tag where one is needed."""
     change = rows.verb(request.action, checked_tag(request.action, tag))

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.jobs.lists import bulk
+from app.jobs.lists.bulk import ROWS
 from app.web import bulk_requests
 from app.web.auth import Submitter
 from app.web.bulk_requests import JobsRequest, RowsAnswer
@@ -17,5 +17,4 @@ def change_jobs(principal: Submitter, body: JobsRequest) -> RowsAnswer:
     """Cancel several jobs, move them to the trash, or tag them. Each is changed by itself; the answer says what became
     of it.
     """
-    tag = bulk_requests.checked_tag(body.action, body.tag)
-    return bulk_requests.answer(bulk.change(principal, body.action, list(dict.fromkeys(body.ids)), tag))
+    return bulk_requests.change_rows(principal, ROWS, body, body.tag)

@@ -8,17 +8,19 @@ from fastapi.responses import RedirectResponse
 
 from app.core import db, labels
 from app.core.errors import PanelError
+from app.core.i18n import _
 from app.core.models import STATES, TERMINAL, Job
 from app.core.principal import Principal
 from app.corpora import service as corpora_service
 from app.jobs import schemas, service
 from app.jobs.lifecycle import notifications
-from app.jobs.lists import bulk, comparison
+from app.jobs.lists import comparison
+from app.jobs.lists.bulk import ROWS
 from app.jobs.searches import importance
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.views import chart_words, parallel_coordinates
 from app.web.auth import Reader, Submitter
-from app.web.bulk import BulkOutcome, chosen, text_fields
+from app.web.bulk import BulkOutcome, change_rows, text_fields
 from app.web.forms import FormBody
 from app.web.json_body import StrictRoute
 from app.web.list_view import OWNERS, ListView
@@ -85,10 +87,14 @@ def _list(
 
 @router.post("/jobs/bulk")
 def change_many(request: Request, principal: Submitter, form_data: FormBody) -> Response:
-    """Cancel, delete or tag the jobs that were chosen in the list, and show the list again with what became of them."""
-    text = text_fields(form_data)
-    outcome = bulk.change(principal, text.get("action", ""), chosen(form_data, "job"), text.get("new_tag", ""))
-    return _list(request, principal, _view(text), outcome=outcome)
+    """Cancel, delete or tag the jobs that were chosen in the list, and show the list again with what became of them.
+    What a deletion frees is to be confirmed.
+    """
+    view = _view(text_fields(form_data))
+    outcome = change_rows(request, principal, ROWS, view, form_data, _("Delete the chosen jobs?"))
+    if isinstance(outcome, Response):
+        return outcome
+    return _list(request, principal, view, outcome=outcome)
 
 
 @router.get("/jobs/compare")

@@ -1,5 +1,6 @@
 """Jobs, checkpoints and tokenizers are deleted: not while something uses them, into the trash, then completely."""
 
+import re
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,10 @@ from sqlalchemy import func, select, update
 from starlette.testclient import TestClient
 
 from app.core import db, deleted_directories, storage
+from app.core.installation_models import DeletedDirectory
 from app.core.models import (
     BackgroundTask,
     Checkpoint,
-    DeletedDirectory,
     Job,
     JobEvent,
     MetricPoint,
@@ -282,7 +283,6 @@ def test_pages_ask_before_they_delete(alice: TestClient, alice_user: Person, cor
     for path, then in (
         (f"/tokenizers/{tokenizer_id}", "/tokenizers"),
         (f"/checkpoints/{checkpoint_id}", f"/jobs/{job_id}"),
-        (f"/jobs/{job_id}", "/jobs"),
     ):
         page = alice.get(path).text
         assert '<dialog id="delete"' in page
@@ -293,7 +293,37 @@ def test_pages_ask_before_they_delete(alice: TestClient, alice_user: Person, cor
 
 def test_the_page_of_an_unfinished_job_offers_no_deletion(alice: TestClient, alice_user: Person, corpus: str) -> None:
     job_id = factories.submitted(alice_user, corpus)
-    assert 'data-dialog="delete"' not in alice.get(f"/jobs/{job_id}").text
-    answer = alice.post(f"/jobs/{job_id}/delete")
-    assert answer.status_code == 409
+    assert 'name="action" value="delete"' not in alice.get(f"/jobs/{job_id}").text
+    answer = alice.post("/jobs/bulk", data={"job": job_id, "action": "delete"})
     assert "This job has not ended." in answer.text
+    assert 'name="confirmed"' in answer.text
+    answer = alice.post("/jobs/bulk", data={"job": job_id, "action": "delete", "confirmed": "true"})
+    assert (answer.status_code, "This job has not ended." in answer.text) == (422, True)
+
+
+def test_what_a_deletion_of_jobs_frees_and_what_depends_on_it_is_confirmed(
+    alice: TestClient, alice_user: Person, corpus: str
+) -> None:
+    job_id, _checkpoint_id = ended(alice_user, corpus)
+    used_id, used_checkpoint_id = ended(alice_user, corpus)
+    steps = factories.row(used_id).max_steps * 2
+    later = factories.submitted(
+        alice_user, corpus, name="goes further", resume_from_checkpoint=used_checkpoint_id, max_steps=steps
+    )
+    file = storage.run(job_id) / "weights"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"0" * 3 * 2**20)
+    assert 'action="/jobs/bulk"' in alice.get(f"/jobs/{job_id}").text
+
+    page = alice.post("/jobs/bulk", data={"job": [job_id, used_id], "action": "delete"}).text
+    rows = re.findall(r"<tr><th scope=\"row\">.*?</tr>", page, re.DOTALL)
+    assert ["1 checkpoint goes with it" in row for row in rows] == [True, True]
+    assert "3.0 MiB" in rows[0]
+    assert ("goes further" in rows[0], "goes further" in rows[1]) == (False, True)
+    assert factories.row(job_id).deleted_at is None
+
+    body = {"job": [job_id, used_id], "action": "delete", "confirmed": "true"}
+    assert "1 entry was moved to the trash." in alice.post("/jobs/bulk", data=body).text
+    assert factories.row(job_id).deleted_at is not None
+    assert factories.row(used_id).deleted_at is None
+    assert factories.row(later).state == "queued"

@@ -113,7 +113,7 @@ def test_many_jobs_are_tagged_and_cancelled_at_once(
     assert {factories.row(job_id).state for job_id in mine} == {"cancelled"}
     assert factories.row(hers).state == "queued"
     refused = alice.post("/jobs/bulk", data={"action": "delete"})
-    assert (refused.status_code, "Choose at least one job." in refused.text) == (422, True)
+    assert (refused.status_code, "Choose at least one entry of the list." in refused.text) == (422, True)
 
 
 def test_the_form_of_labels_keeps_what_was_entered(alice: TestClient, alice_user: Person, corpus: str) -> None:
