@@ -18,15 +18,15 @@ def _uses(session: Session, principal: Principal, job: Job) -> list[str]:
     """The jobs that continue or start from a job's checkpoints, and what goes to the trash with it."""
     ids = select(Checkpoint.id).where(Checkpoint.job_id == job.id, Checkpoint.deleted_at.is_(None))
     starts = or_(Job.resume_from_id.in_(ids), Job.spec["base_model"].as_string().in_(ids))
-    mine = (Job.owner_id == principal.user_id, Job.deleted_at.is_(None), Job.id != job.id)
-    later = session.scalars(select(Job.name).where(*mine, starts).order_by(Job.id.desc()).limit(MAX_NAMES + 1)).all()
+    of_user = (Job.owner_id == principal.user_id, Job.deleted_at.is_(None), Job.id != job.id)
+    names = session.scalars(select(Job.name).where(*of_user, starts).order_by(Job.id.desc()).limit(MAX_NAMES + 1)).all()
     num_checkpoints = session.scalar(select(func.count()).select_from(ids.subquery())) or 0
     of_checkpoints = select(func.count()).where(BackgroundTask.checkpoint_id.in_(ids))
     num_tasks = session.scalar(of_checkpoints) or 0
     checkpoints = ngettext("{n} checkpoint goes with it", "{n} checkpoints go with it", num_checkpoints)
     tasks = ngettext("{n} export or evaluation goes with it", "{n} exports and evaluations go with it", num_tasks)
     sentences = (
-        _("Jobs: {names}", names=listed(later)) if later else "",
+        _("Jobs: {names}", names=listed(names)) if names else "",
         checkpoints if num_checkpoints else "",
         tasks if num_tasks else "",
     )
