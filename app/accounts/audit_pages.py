@@ -51,6 +51,7 @@ WORDS: dict[Action, str] = {
     "checkpoint_deleted": gettext_noop("Deleted a checkpoint"),
     "job_deleted": gettext_noop("Deleted a job"),
     "job_cancelled": gettext_noop("Cancelled another user's job"),
+    "job_moved": gettext_noop("Moved a job in the queue"),
     "deployment_created": gettext_noop("Deployed a model"),
     "deployment_changed": gettext_noop("Changed a deployment"),
     "deployment_moved": gettext_noop("Deployed another model"),

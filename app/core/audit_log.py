@@ -56,6 +56,7 @@ Action = Literal[
     "checkpoint_deleted",
     "job_deleted",
     "job_cancelled",
+    "job_moved",
     "sharing_changed",
     "trash_restored",
     "trash_emptied",

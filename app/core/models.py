@@ -335,7 +335,7 @@ class Job(Artifact, Labeled, Base):
     failure_code: Mapped[str | None]
     failure: Mapped[MessageValues] = mapped_column(server_default="{}")  # the values of the code's message
     no_progress: Mapped[int] = mapped_column(server_default="0")  # attempts in a row without a newer checkpoint
-    priority: Mapped[int] = mapped_column(server_default="0")  # 1 high, 0 normal, -1 low
+    priority: Mapped[int] = mapped_column(server_default="0")  # 1 high, 0 normal, -1 low; exchanged when jobs move
     adjustments: Mapped[Adjustments] = mapped_column(server_default="{}")
     notice: Mapped[Notice | None] = mapped_column(server_default="{}", nullable=False)
     resume_from_id: Mapped[str | None] = mapped_column(ForeignKey("checkpoint.id", ondelete="SET NULL", use_alter=True))
@@ -346,6 +346,7 @@ class Job(Artifact, Labeled, Base):
     search_rung: Mapped[int | None]  # the last step at which early stopping compared it with the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())  # when it was submitted or last resumed
+    queue_number: Mapped[int | None]  # its place before all others, in which an administrator has put it
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     purged_at: Mapped[datetime | None]  # deleted for good; the sweep deletes its metrics in batches, then the row

@@ -428,7 +428,7 @@ def resume(session: Session, *, principal: Principal, job_id: str) -> Job:
     if job.state == "paused":
         job.notice = None
         job.no_progress = 0
-        job.queued_at = func.now()
+        job.queued_at, job.queue_number = func.now(), None
         set_state(session, job, "queued", "user", "wish_run")
     return job
 

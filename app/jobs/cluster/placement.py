@@ -1,8 +1,8 @@
 """Which queued job goes to which node, in fair order and without starvation. Pure functions.
 
 The order: by priority, which rises while a job waits; then the owner with the fewest jobs; then the oldest job. Jobs
-that have waited very long come before all others, by age alone. A job that does not fit yet reserves its nodes, so that
-small jobs cannot overtake a large one forever.
+that have waited very long come before all others, by age alone, and those that an administrator has placed come first.
+A job that does not fit yet reserves its nodes, so that small jobs cannot overtake a large one forever.
 """
 
 from collections import Counter
@@ -15,6 +15,7 @@ from app.jobs.lifecycle import wait_reasons
 HIGHEST = 1  # no wait raises a job above the high ones: among those, owners take turns
 OVERDUE = 2  # but jobs that waited very long go before all others, the oldest first, regardless of their owners
 OVERDUE_AGINGS = 4
+PLACED = 3  # jobs that an administrator has put in an order come first
 
 
 @dataclass
@@ -59,6 +60,7 @@ class WaitingJob:
     num_processes: int
     owner_id: str = ""
     rank: int = 0
+    since: float = 0.0  # the lower goes first among those of a rank and an owner: when it was queued, or its number
 
 
 @dataclass(frozen=True)
@@ -100,17 +102,21 @@ def fair_order(jobs: Sequence[WaitingJob], placed: Mapping[str, int], ever: Mapp
     counts = Counter(placed)
     for present in sorted({job.rank for job in jobs}, reverse=True):
         queues: dict[str, list[WaitingJob]] = {}
-        for job in sorted((job for job in jobs if job.rank == present), key=lambda job: job.job_id, reverse=True):
-            queues.setdefault("" if present == OVERDUE else job.owner_id, []).append(job)
-        heads = [(counts[owner], queue[-1].job_id, owner) for owner, queue in queues.items()]
+        for job in sorted((job for job in jobs if job.rank == present), key=_age, reverse=True):
+            queues.setdefault("" if present >= OVERDUE else job.owner_id, []).append(job)
+        heads = [(counts[owner], _age(queue[-1]), owner) for owner, queue in queues.items()]
         heapify(heads)
         while heads:
-            _count, job_id, owner = heappop(heads)
+            _count, _oldest, owner = heappop(heads)
             job = queues[owner].pop()
             yield job
-            counts[job.owner_id] += ever[job_id]
+            counts[job.owner_id] += ever[job.job_id]
             if queues[owner]:
-                heappush(heads, (counts[owner], queues[owner][-1].job_id, owner))
+                heappush(heads, (counts[owner], _age(queues[owner][-1]), owner))
+
+
+def _age(job: WaitingJob) -> tuple[float, str]:
+    return job.since, job.job_id
 
 
 def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[NodeCapacity]:

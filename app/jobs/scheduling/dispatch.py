@@ -200,9 +200,12 @@ def _differs(before: datetime | None, after: datetime | None, now: datetime) -> 
 
 
 def _waiting_job(job: Job, now: datetime) -> placement.WaitingJob:
-    waited = (now - job.queued_at).total_seconds()
-    rank = placement.rank(job.priority, waited, settings().aging_seconds)
-    return placement.WaitingJob(job.id, job.spec.num_processes, job.owner_id, rank)
+    if job.queue_number is not None:
+        rank, since = placement.PLACED, float(job.queue_number)
+    else:
+        waited = (now - job.queued_at).total_seconds()
+        rank, since = placement.rank(job.priority, waited, settings().aging_seconds), job.queued_at.timestamp()
+    return placement.WaitingJob(job.id, job.spec.num_processes, job.owner_id, rank, since)
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:

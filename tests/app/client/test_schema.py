@@ -347,6 +347,7 @@ CALLS: Calls = {
     "get_model_endpoint": lambda client, _file: client.model_endpoints.get("e"),
     "change_model_endpoint": lambda client, _file: client.model_endpoints.change("e", **ENDPOINT),
     "get_queue": lambda client, _file: next(client.queue.list()),
+    "move_job": lambda client, _file: client.queue.move("j", before="k"),
     "list_job_presets": lambda client, _file: next(client.job_presets.list(limit=3)),
     "get_job_preset": lambda client, _file: client.job_presets.get("p"),
     "save_job_preset": lambda client, _file: client.job_presets.save("a", {"recipe": "tiny"}, everyone=True),

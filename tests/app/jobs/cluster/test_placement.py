@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from app.jobs.cluster.placement import OVERDUE, Decision, NodeCapacity, WaitingJob, place, rank
+from app.jobs.cluster.placement import OVERDUE, PLACED, Decision, NodeCapacity, WaitingJob, place, rank
 
 ALICE, BOB = "alice", "bob"
 
@@ -153,6 +153,16 @@ def test_after_four_aging_steps_jobs_are_ordered_by_age_alone() -> None:
     assert {rank(priority, 4 * 1800, 1800) for priority in (-1, 0, 1)} == {OVERDUE}
     jobs = [WaitingJob("1", 1, ALICE, OVERDUE), WaitingJob("2", 1, ALICE, OVERDUE), WaitingJob("3", 1, BOB, OVERDUE)]
     assert order([*jobs, WaitingJob("0", 1, BOB, 1)], slots=4, held={ALICE: 5}) == ["1", "2", "3", "0"]
+
+
+def test_those_of_an_owner_go_in_the_order_in_which_they_were_queued() -> None:
+    jobs = [WaitingJob("1", 1, ALICE, since=9), WaitingJob("2", 1, ALICE, since=5), WaitingJob("3", 1, BOB, since=7)]
+    assert order(jobs, slots=3) == ["2", "3", "1"]
+
+
+def test_jobs_in_the_order_of_an_administrator_come_first() -> None:
+    numbered = [WaitingJob("9", 1, ALICE, PLACED, 1), WaitingJob("8", 1, ALICE, PLACED, 2)]
+    assert order([WaitingJob("1", 1, BOB, OVERDUE), *numbered], slots=3) == ["9", "8", "1"]
 
 
 def test_other_owners_high_priority_jobs_do_not_starve_an_owners_second_one() -> None:
