@@ -38,6 +38,8 @@ WORDS: dict[Action, str] = {
     "join_token_revoked": gettext_noop("Revoked a join token"),
     "node_joined": gettext_noop("A machine joined as a node"),
     "node_removed": gettext_noop("Removed a node"),
+    "node_drained": gettext_noop("Drained a node"),
+    "node_resumed": gettext_noop("Let a drained node take jobs again"),
     "token_created": gettext_noop("Created an API token"),
     "token_revoked": gettext_noop("Revoked an API token"),
     "corpus_renamed": gettext_noop("Renamed a corpus"),

@@ -100,6 +100,14 @@ class Client:
         """Remove a node that is offline and has no work from the list, until its worker reports again."""
         self._transport.delete(address("nodes", name))
 
+    def drain_node(self, name: str) -> None:
+        """Let the jobs of a node go on to their end, and place no other there. For owners."""
+        self._transport.command(address("nodes", name, "drain"))
+
+    def resume_node(self, name: str) -> None:
+        """Let a drained node take jobs again. For owners."""
+        self._transport.command(address("nodes", name, "resume"))
+
     def health(self) -> HealthInfo:
         """The state of each part of the server, and what to do if one fails."""
         return self._transport.get(HealthInfo, "/health")

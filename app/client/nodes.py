@@ -49,6 +49,7 @@ class NodeInfo(Shape):
     gpus: list[GpuInfo]
     slots: int
     running: list[str]
+    is_draining: bool
     telemetry: TelemetryInfo
     started_at: datetime
     last_seen_at: datetime

@@ -43,6 +43,8 @@ Action = Literal[
     "join_token_revoked",
     "node_joined",
     "node_removed",
+    "node_drained",
+    "node_resumed",
     "token_created",
     "token_revoked",
     "corpus_renamed",

@@ -276,6 +276,7 @@ class Node(Base):
     slots: Mapped[int]  # jobs at once where there is no GPU
     telemetry: Mapped[Telemetry] = mapped_column(server_default="{}")
     removed_at: Mapped[datetime | None]  # from the list: only what ran on it still refers to it
+    is_draining: Mapped[bool] = mapped_column(server_default=text("false"))  # its jobs go on, and no other is placed
 
 
 class HyperparameterSearch(Base):

@@ -467,6 +467,7 @@ class NodeAnswer(BaseModel):
     gpus: list[Gpu]
     slots: int = Field(description="Jobs it runs at once where it has no GPU.")
     running: list[str] = Field(description="The ids of your jobs on it.")
+    is_draining: bool = Field(description="Whether its jobs go on to their end, and no other is placed there.")
     telemetry: Telemetry
     started_at: datetime
     last_seen_at: datetime

@@ -12,6 +12,7 @@ from app.core.principal import Principal
 from app.jobs import schemas, service
 from app.jobs.cluster import join_tokens, node_configuration, nodes
 from app.jobs.cluster.join_schemas import join_token_answer, new_join_token_answer
+from app.jobs.lifecycle.notifications import notify_scheduler
 from app.web.auth import Owner, Reader
 from app.web.client_address import panel_address
 from app.web.pages import handle_form_action, page
@@ -88,3 +89,25 @@ def remove_node(request: Request, principal: Owner, name: NodeName) -> Response:
         "/nodes",
         lambda error: _nodes_page(request, principal, error),
     )
+
+
+@router.post("/nodes/{name}/drain")
+def drain_node(request: Request, principal: Owner, name: NodeName) -> Response:
+    """Drain a node: no further job is placed there."""
+    return _set_draining(request, principal, name, is_draining=True)
+
+
+@router.post("/nodes/{name}/resume")
+def resume_node(request: Request, principal: Owner, name: NodeName) -> Response:
+    """Let a drained node take jobs again."""
+    return _set_draining(request, principal, name, is_draining=False)
+
+
+def _set_draining(request: Request, principal: Principal, name: str, *, is_draining: bool) -> Response:
+    answer = handle_form_action(
+        lambda session: nodes.set_draining(session, principal=principal, name=name, is_draining=is_draining),
+        "/nodes",
+        lambda error: _nodes_page(request, principal, error),
+    )
+    notify_scheduler()
+    return answer

@@ -4,6 +4,7 @@ from fastapi import APIRouter, Request, Response
 
 from app.core import db
 from app.core.paging import Listing
+from app.core.principal import Principal
 from app.jobs.cluster import join_tokens, nodes
 from app.jobs.cluster.join_schemas import (
     JoinRequest,
@@ -15,6 +16,7 @@ from app.jobs.cluster.join_schemas import (
     new_join_token_answer,
     node_configuration_answer,
 )
+from app.jobs.lifecycle.notifications import notify_scheduler
 from app.web import guess_limits
 from app.web.auth import Owner
 from app.web.client_address import is_local, panel_address
@@ -82,4 +84,23 @@ def remove_node(principal: Owner, name: NodeName) -> Response:
     """
     with db.transaction() as session:
         nodes.remove(session, principal=principal, name=name)
+    return Response(status_code=204)
+
+
+@router.post("/nodes/{name}/drain", status_code=204, responses=errors("role_missing"))
+def drain_node(principal: Owner, name: NodeName) -> Response:
+    """Drain a node: its running jobs go on to their end, and no other job is placed there. Deployments stay."""
+    return _set_draining(principal, name, is_draining=True)
+
+
+@router.post("/nodes/{name}/resume", status_code=204, responses=errors("role_missing"))
+def resume_node(principal: Owner, name: NodeName) -> Response:
+    """Let a drained node take jobs again."""
+    return _set_draining(principal, name, is_draining=False)
+
+
+def _set_draining(principal: Principal, name: str, *, is_draining: bool) -> Response:
+    with db.transaction() as session:
+        nodes.set_draining(session, principal=principal, name=name, is_draining=is_draining)
+    notify_scheduler()
     return Response(status_code=204)

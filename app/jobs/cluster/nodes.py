@@ -51,7 +51,8 @@ def capacities(session: Session, nodes: Sequence[Node], now: datetime) -> tuple[
         busy = {uuid for gpus_in_use in node_jobs for uuid in gpus_in_use}
         free = [uuid for uuid in gpus if uuid not in busy]
         free_slots = node.slots - len(node_jobs)
-        node_capacities.append(NodeCapacity(node.name, gpus, node.slots, free, free_slots, is_live(node, now)))
+        state = (is_live(node, now), node.is_draining)
+        node_capacities.append(NodeCapacity(node.name, gpus, node.slots, free, free_slots, *state))
     return node_capacities, Counter(owner_id for _name, _gpus, owner_id in holders)
 
 
@@ -111,9 +112,7 @@ def list_nodes(session: Session) -> list[Node]:
 
 def remove(session: Session, *, principal: Principal, name: str) -> None:
     """Remove a node from the list until its worker reports again. Raises PanelError if it is live or has work."""
-    node = session.scalar(select(Node).where(Node.name == name, Node.removed_at.is_(None)).with_for_update())
-    if node is None:
-        raise not_found()
+    node = _listed(session, name)
     if is_live(node, db.now()):
         message = _("{name} is online. Stop its worker first, and try again when the node is offline.", name=name)
         raise PanelError(409, "node_online", message)
@@ -126,5 +125,22 @@ def remove(session: Session, *, principal: Principal, name: str) -> None:
             name=name,
         )
         raise PanelError(409, "node_busy", message)
-    node.removed_at = func.now()
+    node.removed_at, node.is_draining = func.now(), False
     audit_log.record(session, "node_removed", principal, subject=name)
+
+
+def set_draining(session: Session, *, principal: Principal, name: str, is_draining: bool) -> None:
+    """Drain a node, or let it take jobs again: while it is drained its jobs go on to their end, and no other is placed
+    there. Raises PanelError (404).
+    """
+    node = _listed(session, name)
+    if node.is_draining != is_draining:
+        node.is_draining = is_draining
+        audit_log.record(session, "node_drained" if is_draining else "node_resumed", principal, subject=name)
+
+
+def _listed(session: Session, name: str) -> Node:
+    node = session.scalar(select(Node).where(Node.name == name, Node.removed_at.is_(None)).with_for_update())
+    if node is None:
+        raise not_found()
+    return node

@@ -28,6 +28,12 @@ class NodeCapacity:
     free_gpus: list[str] = field(default_factory=list)
     free_slots: int = 0
     is_live: bool = True
+    is_draining: bool = False
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether jobs are placed on it: it is live and not being drained."""
+        return self.is_live and not self.is_draining
 
     @property
     def size(self) -> int:
@@ -122,7 +128,8 @@ def _age(job: WaitingJob) -> tuple[float, str]:
 def eligible_nodes(num_processes: int, rooms: Sequence[NodeCapacity]) -> list[NodeCapacity]:
     """The nodes a job can run on: those with enough GPUs; if there are none, those without GPUs.
 
-    Nodes that stopped reporting count, too: otherwise a job would move from GPU to CPU only because a node restarts.
+    Nodes that stopped reporting or are drained count, too: otherwise a job would move from GPU to CPU only because a
+    node restarts.
     """
     with_gpus = [room for room in rooms if num_processes <= len(room.gpus)]
     return with_gpus or [room for room in rooms if not room.gpus]
@@ -152,7 +159,7 @@ class _Round:
         if limit is not None and self.placed[job.owner_id] >= limit:
             self.over_limit[job.owner_id] += 1
             return self._wait(job, "own_limit", limit=limit, position=self.over_limit[job.owner_id])
-        live = [room for room in suited if room.is_live]
+        live = [room for room in suited if room.takes_jobs]
         open_now = [room for room in live if room.name not in self.reserved and room.can_take(job.num_processes)]
         if not open_now:
             return self._wait_in_line(job, frozenset(room.name for room in suited), live)
@@ -163,11 +170,13 @@ class _Round:
         return Decision(job.job_id, room.name, gpus, wait_reasons.encoded("placed", node=room.name))
 
     def _wait_in_line(self, job: WaitingJob, names: frozenset[str], live: Sequence[NodeCapacity]) -> Decision:
-        """The job waits for these nodes and reserves them against later jobs. `live` are those that report."""
+        """The job waits for these nodes and reserves them against later jobs. `live` are those that take jobs."""
         position = 1 + sum(count for others, count in self.ahead.items() if others & names or not names)
         self.ahead[names] += 1
         if not live:
-            code = "silent" if any(room.is_live for room in self.rooms) else "no_node"
+            is_draining = any(room.is_live and room.name in names for room in self.rooms)
+            silent = "silent" if any(room.is_live for room in self.rooms) else "no_node"
+            code = "draining" if is_draining else silent
             return self._wait(job, code, position=position)
         is_kept = any(room.can_take(job.num_processes) for room in live)
         self.reserved |= names

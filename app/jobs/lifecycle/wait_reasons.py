@@ -12,6 +12,7 @@ WAITS: dict[str, str | Plural] = {
     "unplaced": gettext_noop("Waiting for the scheduler."),
     "no_node": gettext_noop("Number {position} in the queue: no worker is running."),
     "silent": gettext_noop("Number {position} in the queue: the nodes that can run it are not responding."),
+    "draining": gettext_noop("Number {position} in the queue: the nodes that can run it take no new jobs."),
     "too_large": Plural(
         "Needs {needed} GPU on one node; the largest node, {node}, has {largest}.",
         "Needs {needed} GPUs on one node; the largest node, {node}, has {largest}.",

@@ -90,7 +90,7 @@ def place(session: Session) -> list[str]:
     session.execute(select(func.pg_advisory_xact_lock(PLACING_LOCK)))
     now = db.now()
     candidates = _candidates(session, now)
-    live = {node.name: node for node in candidates if nodes.is_live(node, now)}
+    live = {node.name: node for node in candidates if nodes.is_live(node, now) and not node.is_draining}
     jobs = session.scalars(_queued().with_for_update(skip_locked=True)).all()
     for job in jobs:
         _hint_again(session, job, live, now)
@@ -163,7 +163,7 @@ def _forecast(
     node_forecasts = [
         forecast.NodeForecast(node, [_end_of(job) for job in busy if job.node == node.name])
         for node in capacities
-        if node.is_live
+        if node.takes_jobs
     ]
     queued = [forecast.QueuedJob(job.id, job.spec.num_processes, _seconds_left(job)) for job in in_line]
     starts = forecast.starts(queued, node_forecasts)
@@ -209,7 +209,7 @@ def _waiting_job(job: Job, now: datetime) -> placement.WaitingJob:
 
 
 def _hint_again(session: Session, job: Job, live: dict[str, Node], now: datetime) -> None:
-    """A job that was placed but not claimed: resend its message, or release it if its node stopped reporting."""
+    """A job that was placed but not claimed: resend its message, or release it if its node takes no jobs any more."""
     if job.node is None or job.hinted_at is None:
         return
     if job.node not in live:

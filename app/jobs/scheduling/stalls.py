@@ -19,7 +19,7 @@ from app.core.notice_models import JobStall
 from app.core.settings import settings
 from app.jobs.lifecycle import job_notices, wait_reasons
 
-STUCK = ("unplaced", "no_node", "silent", "too_large", "disk_full")  # of wait_reasons: not for other jobs
+STUCK = ("unplaced", "no_node", "silent", "draining", "too_large", "disk_full")  # of wait_reasons: not for other jobs
 FULL = ("disk_full", "no_space")  # notices of jobs that were paused as the disk is full
 
 

@@ -237,6 +237,8 @@ CALLS: Calls = {
     "list_recipes": lambda client, _file: next(client.recipes()),
     "list_nodes": lambda client, _file: next(client.nodes()),
     "remove_node": lambda client, _file: client.remove_node("gpu 2"),
+    "drain_node": lambda client, _file: client.drain_node("gpu 2"),
+    "resume_node": lambda client, _file: client.resume_node("gpu 2"),
     "read_health": lambda client, _file: client.health(),
     "delete_unneeded_cache": lambda client, _file: client.delete_unneeded_cache(),
     "list_join_tokens": lambda client, _file: next(client.join_tokens.list(limit=3)),
