@@ -56,7 +56,7 @@ from app.openai import models as openai_models
 from app.openai import permissions as openai_permissions
 from app.openai import responses as openai_responses
 from app.openai import webhooks as openai_webhooks
-from app.overview import api_reference, health, health_api, home, learn
+from app.overview import api_reference, health, health_api, home, learn, usage, usage_pages
 from app.overview import nodes as nodes_pages
 from app.playground import api as playground_api
 from app.playground import generation_queue, time_lapse
@@ -108,6 +108,7 @@ FEATURES = (
     forwarding_api,
     cluster_api,
     health_api,
+    usage,
     everyones,
     job_queue,
     notices_api,
@@ -164,6 +165,7 @@ PAGES = (
     sharing_pages,
     home,
     nodes_pages,
+    usage_pages,
     health,
     api_reference,
     learn,

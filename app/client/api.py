@@ -19,7 +19,7 @@ from .job_shapes import RecipeInfo
 from .jobs import Jobs
 from .lineage import Lineage
 from .model_endpoints import ModelEndpoints
-from .nodes import HealthInfo, JoinTokens, NodeInfo
+from .nodes import HealthInfo, JoinTokens, NodeInfo, UserUseInfo
 from .notices import Notices
 from .people import People
 from .queue import Queue
@@ -107,6 +107,10 @@ class Client:
     def resume_node(self, name: str) -> None:
         """Let a drained node take jobs again. For owners."""
         self._transport.command(address("nodes", name, "resume"))
+
+    def usage(self, limit: int = 50) -> Iterator[UserUseInfo]:
+        """What you and your running jobs use of the machines now; for admins and owners, what all users do."""
+        return self._transport.pages(UserUseInfo, "/usage", limit=limit)
 
     def health(self) -> HealthInfo:
         """The state of each part of the server, and what to do if one fails."""

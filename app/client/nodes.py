@@ -55,6 +55,30 @@ class NodeInfo(Shape):
     last_seen_at: datetime
 
 
+class JobUseInfo(Shape):
+    """What a running job uses. None: it has not measured that yet, or its machine does not report it."""
+
+    id: str
+    name: str
+    node: str
+    cpu_cores: float | None
+    memory_bytes: int | None
+    num_gpus: int
+    gpu_percent: float | None
+    disk_bytes: int
+
+
+class UserUseInfo(Shape):
+    """What a user uses: the sums over the running jobs, and the disk space that counts toward the quota."""
+
+    name: str
+    cpu_cores: float
+    memory_bytes: int
+    num_gpus: int
+    disk_bytes: int
+    jobs: list[JobUseInfo]
+
+
 class JoinTokenInfo(Shape):
     """A join token. `state` is unused, used or expired; `node` is the name of the node that joined with it."""
 

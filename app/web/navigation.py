@@ -76,6 +76,7 @@ MENU = (
         "server",
         (
             Link("/nodes", gettext_noop("Nodes")),
+            Link("/usage", gettext_noop("Usage")),
             Link("/tasks", gettext_noop("Tasks")),
             Link("/health", gettext_noop("Health")),
             Link("/trash", gettext_noop("Trash")),

@@ -56,6 +56,7 @@ PAGES = {
     "evaluate": "/evaluations",
     "learn": "/learn/attend?checkpoint={checkpoint}",
     "nodes": "/nodes",
+    "usage": "/usage",
     "remove-node": "/nodes",
     "health": "/health",
     "audit-log": "/audit-log",

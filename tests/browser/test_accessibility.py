@@ -51,6 +51,7 @@ PAGES = [
     "/learn/predict?checkpoint={checkpoint}",
     "/learn/train?checkpoint={checkpoint}",
     "/nodes",
+    "/usage",
     "/health",
     "/audit-log",
     "/jobs/new?from={checkpoint}",
