@@ -92,3 +92,13 @@ class JobStall(Base):
     job_id: Mapped[str] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
     since: Mapped[datetime]
     noticed_at: Mapped[datetime | None]
+
+
+class QuotaLevel(Base):
+    """The level in percent of a quota (disk or gpu_hours) that a user has reached and was notified of."""
+
+    __tablename__ = "quota_level"
+
+    user_id: Mapped[str] = mapped_column(ForeignKey(User.id, ondelete="CASCADE"), primary_key=True)
+    quota: Mapped[str] = mapped_column(primary_key=True)
+    percent: Mapped[int]

@@ -12,7 +12,13 @@ from trainer.processes.child_limits import ChildLimits, limited_command
 
 WAIT_SECONDS = 30.0  # less than a delivery is claimed for
 LIMITS = ChildLimits(memory_bytes=1 << 29, cpu_seconds=20, file_bytes=1 << 20, niceness=0)
-TYPES = {"job_finished": "success", "job_failed": "failure", "job_stalled": "warning", "disk_low": "warning"}
+TYPES = {
+    "job_finished": "success",
+    "job_failed": "failure",
+    "job_stalled": "warning",
+    "quota_low": "warning",
+    "disk_low": "warning",
+}
 
 
 def is_installed() -> bool:

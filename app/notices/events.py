@@ -32,6 +32,11 @@ EVENTS = {
         gettext_noop("“{name}” makes no progress"),
         "{reason}",
     ),
+    "quota_low": EventText(
+        gettext_noop("A quota of yours is almost or all used"),
+        gettext_noop("{percent} % of a quota of yours is used"),
+        "{reason}",
+    ),
     "disk_low": EventText(
         gettext_noop("The disk is almost full"),
         gettext_noop("The disk is almost full"),

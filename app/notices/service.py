@@ -3,7 +3,7 @@
 With email_addresses.py, services.py and delivery.py the only writer of the tables of notices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import delete, func, select, update
@@ -62,6 +62,15 @@ def notify(
     if "service" in channels:
         session.add_all(NoticeDelivery(notice_id=notice.id, channel="service", service_id=row.id) for row in services)
     return notice
+
+
+def in_every_language(sentence: Callable[[], str]) -> MessageValues:
+    """A sentence in every language, as a value of a notice."""
+    sentences: MessageValues = {}
+    for language in i18n.LOCALES:
+        with i18n.use_locale(language):
+            sentences[language] = sentence()
+    return sentences
 
 
 def notify_of_low_disk(session: Session) -> None:

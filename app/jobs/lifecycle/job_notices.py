@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from sqlalchemy.orm import Session
 
-from app.core import i18n, job_failures
+from app.core import job_failures
 from app.core.json_shapes import MessageValues
 from app.core.models import Job
 from app.notices import service
@@ -23,13 +23,5 @@ def enqueue(session: Session, job: Job) -> None:
 
 def notify(session: Session, job: Job, event: str, reason: Callable[[], str | None]) -> None:
     """Notify of an event with a reason, which is stored in every language."""
-    values: MessageValues = {"name": job.name, "reason": _in_every_language(reason)}
+    values: MessageValues = {"name": job.name, "reason": service.in_every_language(lambda: reason() or "")}
     service.notify(session, user_id=job.owner_id, event=event, job_id=job.id, values=values)
-
-
-def _in_every_language(sentence: Callable[[], str | None]) -> MessageValues:
-    sentences: MessageValues = {}
-    for language in i18n.LOCALES:
-        with i18n.use_locale(language):
-            sentences[language] = sentence() or ""
-    return sentences

@@ -30,6 +30,7 @@ from app.jobs.searches import service as hyperparameter_search
 from app.jobs.searches.adaptive import AdaptiveSearches
 from app.notices import delivery as notice_delivery
 from app.notices import service as notices
+from app.notices.quota_notices import QuotaNotices
 from app.webhooks import delivery as webhooks
 from app.webhooks.delivery import Deliveries
 
@@ -50,6 +51,7 @@ class Scheduler:
         self._sweep = Sweep()
         self._adaptive_searches = AdaptiveSearches()
         self._forwarding = Forwarding()
+        self._quota_notices = QuotaNotices(clock)
         self._deliveries = (
             Deliveries(webhooks.claim, webhooks.deliver),
             Deliveries(notice_delivery.claim, notice_delivery.deliver),
@@ -114,6 +116,7 @@ class Scheduler:
         self._run(stalls.notify_of_stalls)
         with db.transaction() as session:
             notices.notify_of_low_disk(session)
+            self._quota_notices.step(session)
             notices.forget_old(session)
             forwarding.begin_new(session)
         counts["sent"] = queue.flush_outbox()
