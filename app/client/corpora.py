@@ -49,7 +49,10 @@ class Corpora(LabeledRowList[CorpusInfo]):
     def create_from_url(
         self, url: str, *, filename: str = "", name: str = "", encoding: str = "", kind: str = ""
     ) -> CorpusInfo:
-        """Make a corpus of a file that the server downloads, from a host that its operator allows."""
+        """Make a corpus of a file that the server downloads, from a host that its operator allows.
+
+        With the address of the page of a data set on the hub, or of one of its folders, of all its files that are read.
+        """
         body = {"url": url, "filename": filename, "name": name, "encoding": encoding, "kind": kind}
         return self._transport.post(CorpusInfo, "/corpora/from-url", body)
 

@@ -112,6 +112,26 @@ class ChangedRowsInfo(Shape):
     data: list[ChangedRowInfo]
 
 
+class SkippedFileInfo(Shape):
+    """A file of a data set that is not downloaded, and the code of the reason."""
+
+    name: str
+    reason: str
+
+
+class DatasetInfo(Shape):
+    """The data set of a hub that a corpus is downloaded from. `commit` is empty until its files are listed."""
+
+    endpoint: str
+    name: str
+    revision: str
+    folder: str
+    commit: str
+    num_bytes: int
+    skipped: list[SkippedFileInfo]
+    num_skipped: int
+
+
 class CorpusInfo(Shape):
     """A corpus: uploaded text or records, parsed into documents. `state` is parsing, ready or failed."""
 
@@ -123,6 +143,7 @@ class CorpusInfo(Shape):
     version: int
     lineage_id: str
     num_uploads: int
+    dataset: DatasetInfo | None
     filename: str
     format: str
     kind: str

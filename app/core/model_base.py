@@ -9,6 +9,7 @@ from sqlalchemy import DateTime, Index, MetaData, Text, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from app.core.hub_shapes import HubDataset
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
@@ -33,6 +34,7 @@ from app.core.json_shapes import (
     Telemetry,
     TokenizerFacts,
 )
+from app.core.synthetic_shapes import Synthesis
 from trainer.spec import TrainSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -62,7 +64,7 @@ _SHAPES = (
         TokenizerFacts,
     ),
 )
-_SHAPES_OR_NONE = (Cleaning, FailureReason, Notice, Replay, TaskResult)
+_SHAPES_OR_NONE = (Cleaning, FailureReason, HubDataset, Notice, Replay, Synthesis, TaskResult)
 _COLUMN_TYPES: dict[Any, Any] = {
     datetime: DateTime(timezone=True),
     str: Text,

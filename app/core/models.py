@@ -8,6 +8,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.core.account_models import User
 from app.core.archive_shapes import RunOrigin
+from app.core.hub_shapes import HubDataset
 from app.core.json_columns import JsonColumn
 from app.core.json_shapes import (
     Adjustments,
@@ -96,9 +97,8 @@ class Corpus(Artifact, Labeled, Base):
     problems: Mapped[list[Problem]] = mapped_column(server_default="[]")
     progress: Mapped[ParseReport] = mapped_column(server_default="{}")
     cleaning: Mapped[Cleaning | None] = mapped_column(server_default="{}", nullable=False)  # None: of uploaded files
-    synthesis: Mapped[Synthesis | None] = mapped_column(
-        JsonColumn(Synthesis, empty_is_none=True), server_default="{}", nullable=False
-    )  # of records that a model wrote
+    synthesis: Mapped[Synthesis | None] = mapped_column(server_default="{}", nullable=False)  # a model wrote it
+    dataset: Mapped[HubDataset | None] = mapped_column(server_default="{}", nullable=False)  # it was downloaded from
     purpose: Mapped[str | None]  # of a file under /v1; None for the others
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     parsed_at: Mapped[datetime | None]

@@ -112,6 +112,7 @@ def _sum_bytes(session: Session, user_id: str, is_counted: Callable[[type[Any]],
         select(Corpus.id)
         .join(CorpusFile, CorpusFile.corpus_id == Corpus.id)
         .where(Corpus.owner_id == user_id, CorpusFile.url.is_not(None), CorpusFile.sha256 == "")
+        .distinct()
     )
     arrived = sum(storage.num_bytes(storage.corpus_download(corpus_id)) for corpus_id in session.scalars(downloads))
     return arrived + sum(int(session.scalar(query) or 0) for query in sums)

@@ -105,10 +105,13 @@ def create_corpus(principal: Submitter, body: FromUploads) -> CorpusAnswer:
     responses=errors(
         *("downloads_off", "url_invalid", "url_of_page", "url_refused", "filename_missing", "filename_extension"),
         *("tasks_open", "name_too_long", "character_invalid", "encoding_unknown", "kind_unknown", "disk_full"),
+        *("hub_offline", "filename_of_dataset"),
     ),
 )
 def download_corpus(principal: Submitter, body: FromUrl) -> CorpusAnswer:
-    """Make a corpus of a file that the server downloads, from a host that the operator allows, and then parses."""
+    """Make a corpus of a file, or of a data set of the hub, that the server downloads and then parses. Its host is one
+    that the operator allows.
+    """
     return schemas.corpus_answer(downloads.start(principal, **body.model_dump()))
 
 

@@ -18,6 +18,7 @@ from app.core.principal import Principal
 from app.core.settings import settings
 from app.corpora import (
     downloads,
+    hub_datasets,
     mappings,
     previews,
     problems,
@@ -117,6 +118,7 @@ def _index(
         kinds=_kinds(),
         max_bytes=settings().max_upload_bytes,
         download_hosts=downloads.hosts(),
+        hub=downloads.hub(),
         download_form=download_form,
         download_errors=_download_errors(download_error),
     )
@@ -326,6 +328,7 @@ def _files(corpus: Corpus, files: Sequence[CorpusFile]) -> dict[str, Any]:
     forms = {part for file in files for part in file.format.split(".")}
     return {
         "files": files[:FILES_SHOWN],
+        "skipped": hub_datasets.skipped_files(corpus),
         "bad_files": [(file.filename, file.filename) for file in files if file.num_problems],
         "has_encoding": not forms.isdisjoint(_ENCODED),
         "has_records": not forms.isdisjoint(_RECORDS),

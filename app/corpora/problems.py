@@ -227,6 +227,33 @@ MESSAGES: dict[str, str | Plural] = {
     "download_empty": gettext_noop("The file at this address is empty."),
     "download_slow": gettext_noop("The download took longer than a day. Read it again to continue the download."),
     "download_died": gettext_noop("The download was stopped. Read it again to continue the download."),
+    "dataset_closed": gettext_noop(
+        "The hub does not give the data set {name} to everybody (status {status}): it is private, asks for consent "
+        "(gated), or does not exist. Download its files where you are logged in, and upload them."
+    ),
+    "dataset_unknown": gettext_noop(
+        "The hub has no data set {name}, or no such revision or folder of it (status {status}). Check the address."
+    ),
+    "dataset_listing": gettext_noop("The hub's list of the files of the data set {name} cannot be read."),
+    "dataset_pages": gettext_noop(
+        "The data set has more than {count} files and folders. Enter the address of one of its folders."
+    ),
+    "dataset_path": gettext_noop(
+        "The data set has a file at a path that is not allowed: {name}. Enter the address of one of its folders."
+    ),
+    "dataset_unreadable": gettext_noop("No file there has a format that is read here."),
+    "dataset_files_many": gettext_noop(
+        "The data set has {count} files to read, more than the {limit} of a corpus. Enter the address of one of its "
+        "folders."
+    ),
+    "dataset_file_too_large": gettext_noop(
+        "A file of the data set, {name}, has {size}, more than the limit of {limit}. Enter the address of a folder "
+        "without it."
+    ),
+    "dataset_too_large": gettext_noop(
+        "The files of the data set have {size}, but only {limit} is left for them here. Enter the address of one of "
+        "its folders, or free some space."
+    ),
     "parser_died": gettext_noop("Parsing took too long or was stopped. Parse the file again, or split it."),
 }
 
@@ -328,6 +355,7 @@ def sentence(problem: Problem) -> str:
     for name in ("kind", "first_kind", *(["found"] if problem.code == "record_mixed" else [])):
         if values.get(name) in KIND_WORDS:
             values[name] = translate(KIND_WORDS[values[name]])
-    if "limit_bytes" in values:
-        values["limit"] = file_size(values["limit_bytes"])
+    for name in ("size", "limit"):
+        if f"{name}_bytes" in values:
+            values[name] = file_size(values[f"{name}_bytes"])
     return _(message, **values or {"n": 0})  # a sentence without values is filled too: its braces stand twice

@@ -71,6 +71,26 @@ class MappingAnswer(BaseModel):
     columns: dict[str, str] = Field(description="Column by field.")
 
 
+class SkippedFileAnswer(BaseModel):
+    """A file of a data set that is not downloaded."""
+
+    name: str
+    reason: Literal["hidden", "about", "unreadable", "beside_records", "empty", "name"]
+
+
+class DatasetAnswer(BaseModel):
+    """The data set of a hub that a corpus is downloaded from."""
+
+    endpoint: str = Field(description="Address of the hub.")
+    name: str = Field(description="Owner and name.")
+    revision: str
+    folder: str = Field(description="The folder that is downloaded; empty: all.")
+    commit: str = Field(description="The commit whose files are downloaded; empty until they are listed.")
+    num_bytes: int = Field(description="Size of the files that are downloaded, as the hub says it.")
+    skipped: list[SkippedFileAnswer] = Field(description="Files that are not downloaded: the first 100.")
+    num_skipped: int
+
+
 class CorpusAnswer(BaseModel):
     """A corpus: uploaded text, parsed into documents."""
 
@@ -86,6 +106,7 @@ class CorpusAnswer(BaseModel):
                     "version": 1,
                     "lineage_id": "06bv8h2m4c7k9qz1",
                     "num_uploads": 1,
+                    "dataset": None,
                     "filename": "kjv.txt",
                     "format": "txt",
                     "kind": "text",
@@ -136,7 +157,8 @@ class CorpusAnswer(BaseModel):
     shared_by: str | None = Field(description="Name of the user who shares it; null for your own.")
     version: int = Field(description="Number of the version, from 1. The files of a version never change.")
     lineage_id: str = Field(description="What all versions of a corpus have in common: the ID of the first.")
-    num_uploads: int = Field(description="Number of files that were uploaded.")
+    num_uploads: int = Field(description="Number of files that were uploaded, or downloaded.")
+    dataset: DatasetAnswer | None = Field(description="The data set of a hub that it was downloaded from.")
     filename: str = Field(description="Name of the first file.")
     format: str = Field(
         description=f"One of {', '.join(corpus_formats.ENDINGS)}, zip and tar, or one with its compression: csv.gz."
@@ -301,18 +323,25 @@ class FromUploads(BaseModel):
 
 
 class FromUrl(BaseModel):
-    """A corpus of a file that the server downloads."""
+    """A corpus of a file, or of a data set of the hub, that the server downloads."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"url": "https://data.example.org/texts/part-1.jsonl.zst"}]}
     )
 
-    url: str = Field(min_length=1, max_length=2000, description="Address of the file, at a host that is allowed.")
-    filename: str = Field(
-        "", max_length=255, description="Name of the file with its ending. Defaults to the end of the address."
+    url: str = Field(
+        min_length=1,
+        max_length=2000,
+        description="Address of the file, at a host that is allowed; or that of the page of a data set on the hub of "
+        "HF_ENDPOINT, or of a folder of it: https://huggingface.co/datasets/OWNER/NAME/tree/REVISION/FOLDER.",
     )
-    name: str = Field("", max_length=120, description="Name in lists. Defaults to the name of the file.")
-    encoding: str = Field("", description="Encoding of the file if it is not UTF-8.")
+    filename: str = Field(
+        "",
+        max_length=255,
+        description="Name of the file with its ending. Defaults to the end of the address. Not for a data set.",
+    )
+    name: str = Field("", max_length=120, description="Name in lists. Defaults to that of the file or data set.")
+    encoding: str = Field("", description="Encoding of the file, or of all files, if it is not UTF-8.")
     kind: str = Field("", description="Kind of the records. Defaults to the kind of the first one.")
 
 
@@ -395,6 +424,7 @@ def corpus_answer(corpus: Corpus, task: BackgroundTask | None = None) -> CorpusA
         num_remarks=progress.num_remarks,
         problems=[problem_answer(problem) for problem in corpus.problems],
         encodings=[offer for broken in progress.broken_files for offer in encoding_offers(broken)],
+        dataset=DatasetAnswer(**corpus.dataset.model_dump()) if corpus.dataset is not None else None,
         task_id=task.id if task is not None else None,
         progress=CorpusProgress(done=task.progress.done, total=total) if task is not None and total else None,
         shipped=corpus.owner_id is None,

@@ -93,6 +93,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "corpus_unknown": ((422,), "There is no such corpus."),
     "downloads_off": ((403,), "The operator has not listed hosts that corpora are downloaded from."),
     "filename_missing": ((422,), "An address does not name a file."),
+    "filename_of_dataset": ((422,), "The files of a data set keep their names."),
     "disk_full": ((507,), "The disk has too little space."),
     "encoding_unknown": ((422,), "The encoding is not supported."),
     "file_empty": ((422,), "The file is empty."),
@@ -164,7 +165,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "upload_closed": ((422,), "The upload is completed, cancelled or expired."),
     "upload_incomplete": ((422,), "The bytes that have arrived are more or fewer than announced."),
     "url_invalid": ((422,), "This is no https URL of an endpoint."),
-    "url_of_page": ((422,), "The address is that of a page with many files, not of one of them."),
+    "url_of_page": ((422,), "The address is that of a page with many files, not of one of them or of a data set."),
     "url_refused": ((422,), "No requests are sent to this address."),
     # notices
     "channel_unknown": ((422,), "There is no such channel of notices for the user."),

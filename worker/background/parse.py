@@ -14,7 +14,7 @@ from app.corpora import service
 from trainer.formats import corpus_formats
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
-from worker.background import download
+from worker.background import download, hub_listing
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -29,15 +29,12 @@ def directory(task: BackgroundTask) -> Path:
 
 def run(task: BackgroundTask, lease: Lease) -> Report:
     """Run the child and return its closing report."""
-    with db.transaction() as session:
-        corpus = session.get(Corpus, task.corpus_id)
-        files = service.list_files(session, str(task.corpus_id))
+    failed = _download(str(task.corpus_id), lease)
+    if failed is not None:
+        return failed
+    corpus, files = _load(str(task.corpus_id))
     if corpus is None:  # deleted since
         return {}
-    if download.is_needed(files):
-        failed = download.fetch(corpus, files[0], directory(task), lease)
-        if failed is not None:
-            return failed
     if len(files) > 1:
         write_list(corpus, files)
     closing, status = runner.run_sandboxed(
@@ -48,6 +45,22 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         directory=directory(task),
     )
     return closing or {"failed": {"problems": [_death(status, lease)]}}
+
+
+def _load(corpus_id: str) -> tuple[Corpus | None, list[CorpusFile]]:
+    with db.transaction() as session:
+        return session.get(Corpus, corpus_id), service.list_files(session, corpus_id)
+
+
+def _download(corpus_id: str, lease: Lease) -> Report | None:
+    """List and download what is missing of a corpus. Returns the closing report of a failure."""
+    corpus, files = _load(corpus_id)
+    if corpus is not None and corpus.dataset is not None and not corpus.dataset.commit:
+        failed = hub_listing.list_files(corpus, corpus.dataset, lease)
+        if failed is not None:
+            return failed
+        corpus, files = _load(corpus_id)
+    return download.fetch_files(corpus, files, lease) if corpus is not None else None
 
 
 def _death(status: int, lease: Lease) -> dict[str, Any]:

@@ -1,12 +1,12 @@
 """The child process that downloads a corpus.
 
-`python -m worker.sandbox.corpus_download DIRECTORY ADDRESS --max-bytes=N`
+`python -m worker.sandbox.corpus_download FILE ADDRESS --max-bytes=N`
 
 ADDRESS is a DeliveryAddress as JSON: its parent has checked where the host is, and the connection goes there. A
-redirect to another host ends the process, as its parent has to check that host, too. It writes DIRECTORY/upload; until
-that is complete, DIRECTORY/download.part, which a later start continues where the server has ranges and the file has
-not changed. It reports by JSON lines on standard output: {"done", "total"} in bytes, at last
-{"fetched": {"num_bytes", "sha256"}}, {"redirected": ADDRESS} or {"failed": {"problems"}}.
+redirect to another host ends the process, as its parent has to check that host, too. It writes FILE; until that is
+complete, download.part beside it, which a later start continues where the server has ranges and the file has not
+changed. It reports by JSON lines on standard output: {"done", "total"} in bytes, at last {"fetched": {"num_bytes",
+"sha256"}, "link": the header Link}, {"redirected": ADDRESS} or {"failed": {"problems"}}.
 """
 
 import argparse
@@ -35,6 +35,7 @@ PART, NOTE = DOWNLOAD_PART, "download.json"  # what has arrived, and the version
 READ_SECONDS = 60.0  # without a byte
 MAX_SECONDS = 24 * 3600  # of a whole download
 MAX_REDIRECTS = 5
+MAX_LINK_LENGTH = 4000
 PAUSES = (1, 2, 4, 8, 16)  # seconds before a broken download goes on, as long as nothing arrives
 CHUNK_BYTES = 1 << 18
 LATER = (408, 425, 429)  # besides all that begin with 5
@@ -71,12 +72,12 @@ def _network() -> Iterator[None]:
 
 
 class Download:
-    """One file, from an address into a directory."""
+    """One file, from an address. `link` is what the server's header Link says of it."""
 
-    def __init__(self, directory: Path, target: DeliveryAddress, max_bytes: int) -> None:
-        self._part, self._note = directory / PART, directory / NOTE
-        self._upload = directory / "upload"
+    def __init__(self, file: Path, target: DeliveryAddress, max_bytes: int) -> None:
+        self._file, self._part, self._note = file, file.with_name(PART), file.with_name(NOTE)
         self._target, self._max_bytes = target, max_bytes
+        self.link = ""
         self._deadline = time.monotonic() + MAX_SECONDS
         self._reported_at = 0.0
 
@@ -98,7 +99,7 @@ class Download:
         facts = {"num_bytes": self._size(), "sha256": sha256_file(self._part)}
         if not facts["num_bytes"]:
             raise DownloadRefused("download_empty")
-        self._part.rename(self._upload)
+        self._part.rename(self._file)
         self._note.unlink(missing_ok=True)
         return facts
 
@@ -163,6 +164,7 @@ class Download:
             raise Broken("HTTP 416")
         if response.status not in (200, 206):
             raise DownloadRefused("download_status", status=response.status)
+        self.link = response.headers.get("Link", "")[:MAX_LINK_LENGTH]
         if response.headers.get("Content-Encoding", "identity") != "identity":
             raise DownloadRefused("download_encoded", coding=response.headers["Content-Encoding"][:40])
         begin, total = self._place(response)
@@ -235,13 +237,14 @@ class Download:
 def main() -> None:
     """Download the file that the arguments name, and report the result."""
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("directory", type=Path)
+    arguments.add_argument("file", type=Path)
     arguments.add_argument("address", type=json.loads)
     arguments.add_argument("--max-bytes", type=int, required=True)
     options = arguments.parse_args()
     try:
-        download = Download(options.directory, DeliveryAddress(**options.address), options.max_bytes)
-        report({"fetched": download.run()})
+        download = Download(options.file, DeliveryAddress(**options.address), options.max_bytes)
+        fetched = download.run()
+        report({"fetched": fetched, "link": download.link})
     except Redirected as redirected:
         report({"redirected": redirected.url})
     except DownloadRefused as refused:

@@ -165,9 +165,9 @@ def _orphaned_directories() -> list[Action]:
     old += [path for path in data.glob("trash/*") if path.name not in leaving]
     old += [path for pattern in PARTIAL for path in data.glob(pattern) if idle_seconds(path) > UNFINISHED_SECONDS]
     empty = [path for path in data.glob("corpora/*") if not (path / "upload").exists()]
-    downloads = [path for path in empty if (path / storage.DOWNLOAD_PART).exists()]
+    downloads = list(data.glob(f"corpora/*/{storage.DOWNLOAD_PART}"))
     old += [path for path in downloads if idle_seconds(path) > DAY]  # until then they can be continued
-    useless = [path for path in empty if path not in downloads]
+    useless = [path for path in empty if path / storage.DOWNLOAD_PART not in downloads]
     useless += [path for path in data.glob("works/*") if path.name in failed]
     old += [path for path in useless if idle_seconds(path) > UNFINISHED_SECONDS]
     entries = data.glob(f"cache/*/{MAKING}*")  # of which a vocabulary takes long

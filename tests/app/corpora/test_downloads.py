@@ -160,14 +160,12 @@ def test_the_address_of_a_page_that_shows_a_file_becomes_that_of_the_file(page: 
 @pytest.mark.parametrize(
     "url",
     [
-        "https://huggingface.co/datasets/me/set",
-        "https://huggingface.co/datasets/me/set/",
-        "https://huggingface.co/datasets/me/set/tree/main/data",
+        "https://huggingface.co/datasets/me/set/discussions",
         "https://huggingface.co/datasets/me/set/viewer/default/train?row=2",
         "https://github.com/me/code#readme",
     ],
 )
-def test_the_page_of_a_data_set_asks_for_the_page_of_a_file(alice: TestClient, url: str) -> None:
+def test_other_pages_with_many_files_ask_for_the_page_of_a_file(alice: TestClient, url: str) -> None:
     refused = alice.post("/api/v1/corpora/from-url", json={"url": url})
     assert (refused.status_code, refused.json()["code"]) == (422, "url_of_page")
     assert refused.json()["errors"][0]["field"] == "url"

@@ -97,7 +97,7 @@ def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 
 
 def test_a_file_is_downloaded_with_its_hash(files: FileServer, tmp_path: Path) -> None:
-    facts = Download(tmp_path, files.target("/a.txt?key=1"), 10**6).run()
+    facts = Download(tmp_path / "upload", files.target("/a.txt?key=1"), 10**6).run()
     assert facts == {"num_bytes": len(CONTENT), "sha256": SHA256}
     assert (tmp_path / "upload").read_bytes() == CONTENT
     assert [path.name for path in tmp_path.iterdir()] == ["upload"]
@@ -109,7 +109,7 @@ def test_a_file_is_downloaded_with_its_hash(files: FileServer, tmp_path: Path) -
 
 def test_a_broken_download_continues_from_its_last_byte(files: FileServer, tmp_path: Path) -> None:
     files.answer = lambda request: send(request, most=200_000)
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
     assert [headers.get("Range") for _path, headers in files.requests] == [
         None,
         *("bytes=200000-", "bytes=400000-", "bytes=600000-"),
@@ -119,19 +119,19 @@ def test_a_broken_download_continues_from_its_last_byte(files: FileServer, tmp_p
 def test_a_later_start_continues(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(CONTENT[:300_000])
     (tmp_path / corpus_download.NOTE).write_text(json.dumps({"validator": '"1"'}))
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
     assert files.requests[0][1]["Range"] == "bytes=300000-"
 
 
 def test_a_file_that_changed_is_downloaded_from_its_beginning(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(b"of another version" * 1000)
     (tmp_path / corpus_download.NOTE).write_text(json.dumps({"validator": '"0"'}))
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
 
 
 def test_without_a_version_the_download_begins_again(files: FileServer, tmp_path: Path) -> None:
     (tmp_path / corpus_download.PART).write_bytes(CONTENT[:10])
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
     assert "Range" not in files.requests[0][1]
 
 
@@ -149,7 +149,7 @@ def test_an_answer_of_another_range_is_not_joined(files: FileServer, tmp_path: P
         request.wfile.write(CONTENT[5:])
 
     files.answer = answer
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
 
 
 def rest_of_any_version(
@@ -189,7 +189,7 @@ def test_the_rest_is_joined_only_to_its_own_version(
     (tmp_path / corpus_download.PART).write_bytes(CONTENT[:300_000] if is_joined else b"x" * 300_000)
     (tmp_path / corpus_download.NOTE).write_text(json.dumps(note))
     files.answer = lambda request: rest_of_any_version(request, headers)
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
     ranges = [headers.get("Range") for _path, headers in files.requests]
     assert ranges == (["bytes=300000-"] if is_joined else ["bytes=300000-", None])
 
@@ -197,14 +197,14 @@ def test_the_rest_is_joined_only_to_its_own_version(
 def test_the_size_of_the_version_that_begins_to_arrive_is_noted(files: FileServer, tmp_path: Path) -> None:
     files.answer = lambda request: send(request, most=200_000 if "Range" not in request.headers else 0)
     with pytest.raises(DownloadRefused, match="download_away"):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
     note = json.loads((tmp_path / corpus_download.NOTE).read_text())
     assert note == {"validator": '"1"', "total": len(CONTENT)}
     assert (tmp_path / corpus_download.PART).stat().st_size == 200_000
 
 
 def test_a_file_that_cannot_be_written_is_no_error_of_the_network(files: FileServer, tmp_path: Path) -> None:
-    child = limited_command(ChildLimits(file_bytes=300_000), command(tmp_path, files.target(), 10**6))
+    child = limited_command(ChildLimits(file_bytes=300_000), command(tmp_path / "upload", files.target(), 10**6))
     done = subprocess.run(child, env=child_environment("download"), cwd=ROOT, check=True, capture_output=True)
     (problem,) = json.loads(done.stdout.splitlines()[-1])["failed"]["problems"]
     assert problem == {"code": "storage", "why": os.strerror(errno.EFBIG)}
@@ -213,7 +213,7 @@ def test_a_file_that_cannot_be_written_is_no_error_of_the_network(files: FileSer
 
 def test_redirects_at_the_same_host_are_followed(files: FileServer, tmp_path: Path) -> None:
     files.answer = redirect("/end.txt")
-    assert Download(tmp_path, files.target(), 10**6).run()["sha256"] == SHA256
+    assert Download(tmp_path / "upload", files.target(), 10**6).run()["sha256"] == SHA256
 
 
 @pytest.mark.parametrize(
@@ -226,7 +226,7 @@ def test_redirects_at_the_same_host_are_followed(files: FileServer, tmp_path: Pa
 def test_a_redirect_to_another_host_is_left_to_the_parent(files: FileServer, tmp_path: Path, location: str) -> None:
     files.answer = redirect(location)
     with pytest.raises(Redirected) as redirected:
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
     assert redirected.value.url == (f"http:{location}" if location.startswith("//") else location)
     assert len(files.requests) == 1
 
@@ -235,14 +235,14 @@ def test_a_redirect_to_another_host_is_left_to_the_parent(files: FileServer, tmp
 def test_redirects_to_what_is_no_web_address_are_refused(files: FileServer, tmp_path: Path, location: str) -> None:
     files.answer = redirect(location)
     with pytest.raises(DownloadRefused, match="download_redirected"):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
     assert len(files.requests) == 1
 
 
 def test_redirects_without_end_are_refused(files: FileServer, tmp_path: Path) -> None:
     files.answer = redirect("/again.txt")
     with pytest.raises(DownloadRefused, match="download_redirects"):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
 
 
 def without_length(request: BaseHTTPRequestHandler) -> None:
@@ -257,7 +257,7 @@ def test_a_file_over_the_limit_is_refused(
 ) -> None:
     files.answer = answer
     with pytest.raises(DownloadRefused) as refused:
-        Download(tmp_path, files.target(), 100_000).run()
+        Download(tmp_path / "upload", files.target(), 100_000).run()
     assert refused.value.problem == {"code": "download_too_large", "limit_bytes": 100_000}
     assert not (tmp_path / "upload").exists()
     part = tmp_path / corpus_download.PART
@@ -278,7 +278,7 @@ def test_what_a_later_try_may_get_is_tried_again(
 
     files.answer = answer
     with pytest.raises(DownloadRefused, match=code):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
     # One more than the pauses; the first try has one of the shortest.
     assert len(files.requests) == (num_requests if code == "download_status" else len(corpus_download.PAUSES) + 1)
 
@@ -286,10 +286,10 @@ def test_what_a_later_try_may_get_is_tried_again(
 def test_an_empty_file_is_refused(files: FileServer, tmp_path: Path) -> None:
     files.answer = lambda request: send(request, b"")
     with pytest.raises(DownloadRefused, match="download_empty"):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
 
 
 def test_a_download_takes_a_limited_time(files: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_download, "MAX_SECONDS", -3600)
     with pytest.raises(DownloadRefused, match="download_slow"):
-        Download(tmp_path, files.target(), 10**6).run()
+        Download(tmp_path / "upload", files.target(), 10**6).run()
