@@ -110,7 +110,7 @@ class Settings(BaseSettings):
     hf_endpoint: str = Field(
         "https://huggingface.co",
         validation_alias=AliasChoices("hf_endpoint", "HF_ENDPOINT"),
-        description="Hugging Face hub to import base models from, or a mirror",
+        description="Hugging Face hub to import base models and data sets from, or a mirror",
     )
     hf_token: SecretStr = Field(
         SecretStr(""),

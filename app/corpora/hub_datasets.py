@@ -30,13 +30,13 @@ REASONS = {
     "hidden": gettext_noop("a hidden file"),
     "about": gettext_noop("about the data set"),
     "unreadable": gettext_noop("no text, and no format that is read here"),
-    "beside_records": gettext_noop("a text or source code beside files of records"),
+    "beside_records": gettext_noop("text or source code beside files of records"),
     "empty": gettext_noop("an empty file"),
     "name": gettext_noop("a name that is too long, has invisible characters, or is that of another file"),
 }
 # Files that describe a data set, by the names that libraries and hubs give them.
 _ABOUT = ("dataset_infos.json", "dataset_info.json", "dataset_dict.json", "state.json")
-_ABOUT_STEMS = ("readme", "license", "licence", "citation", "changelog", "contributing", "notice")
+_ABOUT_BEGINNINGS = ("readme", "licen", "citation.", "changelog.", "contributing.", "notice.")
 _BESIDE_RECORDS = ("code", "md")
 
 
@@ -138,7 +138,7 @@ def _reason(dataset: HubDataset, file: Listed) -> str:
     name, form = file.path.rpartition("/")[2].lower(), _inner_format(file.path)
     if any(part.startswith(".") for part in file.path.split("/")):
         return "hidden"
-    if name in _ABOUT or (name.partition(".")[0] in _ABOUT_STEMS and form not in corpus_formats.RECORD_FORMATS):
+    if name in _ABOUT or (name.startswith(_ABOUT_BEGINNINGS) and form not in corpus_formats.RECORD_FORMATS):
         return "about"
     if not form:
         return "unreadable"

@@ -236,15 +236,16 @@ MESSAGES: dict[str, str | Plural] = {
     ),
     "dataset_listing": gettext_noop("The hub's list of the files of the data set {name} cannot be read."),
     "dataset_pages": gettext_noop(
-        "The data set has more than {count} files and folders. Enter the address of one of its folders."
+        "The hub lists too many files and folders of the data set: more than {limit}. Enter the address of one of its "
+        "folders."
     ),
     "dataset_path": gettext_noop(
         "The data set has a file at a path that is not allowed: {name}. Enter the address of one of its folders."
     ),
     "dataset_unreadable": gettext_noop("No file there has a format that is read here."),
     "dataset_files_many": gettext_noop(
-        "The data set has {count} files to read, more than the {limit} of a corpus. Enter the address of one of its "
-        "folders."
+        "The data set has too many files to read: {count}. A corpus has at most {limit}. Enter the address of one of "
+        "its folders."
     ),
     "dataset_file_too_large": gettext_noop(
         "A file of the data set, {name}, has {size}, more than the limit of {limit}. Enter the address of a folder "

@@ -64,7 +64,7 @@ def _entries(directory: Path, dataset: HubDataset, lease: Lease) -> list[Listed]
         entries += _ENTRIES.validate_json(content)
         if url is None:
             return entries
-    raise DatasetRefused("dataset_pages", count=len(entries))
+    raise DatasetRefused("dataset_pages", limit=len(entries))
 
 
 def _page(directory: Path, url: str, lease: Lease) -> tuple[bytes, str | None]:

@@ -389,6 +389,8 @@ SCHEMAS: dict[type[Shape], str] = {
     shapes.ParseProblem: "CorpusProblem",
     shapes.EncodingInfo: "EncodingOffer",
     shapes.CorpusColumnInfo: "ColumnAnswer",
+    shapes.DatasetInfo: "DatasetAnswer",
+    shapes.SkippedFileInfo: "SkippedFileAnswer",
     shapes.MappingInfo: "MappingAnswer",
     shapes.NamedMappingInfo: "NamedMappingAnswer",
     job_presets.JobPresetInfo: "JobPresetAnswer",

@@ -1,4 +1,4 @@
-"""A whole data set of a hub as one corpus: its files are listed, checked, downloaded one by one, and parsed together."""
+"""A whole data set of a hub as one corpus: its files are listed, downloaded one by one, and parsed together."""
 
 import hashlib
 import json
@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from starlette.testclient import TestClient
 
-from app.background_tasks import outcomes
-from app.core import db, disk, quotas, storage
+from app.core import background_tasks, db, disk, quotas, storage
 from app.core.account_models import User
 from app.core.hub_shapes import HubDataset
+from app.core.models import BackgroundTask
 from app.core.settings import settings
-from app.corpora import hub_datasets, versions
+from app.corpora import downloads, hub_datasets, versions
 from app.corpora.hub_datasets import DatasetRefused, Listed
 from tests import hub
 from tests.app.corpora.test_versions import files, read, texts
-from tests.background import NODE, forget_waiting, run_waiting
+from tests.background import forget_waiting, run_waiting
 from tests.hub import COMMIT, ModelHub
 from tests.users import Person
 from tests.worker.sandbox.test_corpus_download import file_server, redirect, send
 from worker.background import hub_listing
+from worker.sandbox import corpus_download
 
 NAMES = ["a.jsonl", "en/b b.jsonl", "en/春.jsonl"]
 SKIPPED = {
@@ -153,11 +155,6 @@ def test_files_that_arrived_stay_when_the_worker_is_lost(
 
     def hang(request: BaseHTTPRequestHandler) -> bool:
         if request.path.endswith("b.jsonl"):
-            request.send_response(200)
-            request.send_header("Content-Length", "1000")
-            request.end_headers()
-            request.wfile.write(b"x" * 100)
-            request.wfile.flush()
             is_stopping.set()
             is_over.wait(60)
             return True
@@ -172,11 +169,11 @@ def test_files_that_arrived_stay_when_the_worker_is_lost(
     rows = files(alice, corpus_id)
     assert [bool(row["sha256"]) for row in rows] == [True, False, False]
     assert [row["num_bytes"] > 0 for row in rows] == [True, False, False]
+    storage.corpus_download(corpus_id).write_bytes(b"x" * 100)
     with db.transaction() as session:
-        part = storage.corpus_download(corpus_id).stat().st_size
-        assert part == 100
-        assert quotas.used_bytes(session, alice_user.id) == before + rows[0]["num_bytes"] + part
-        outcomes.lose_node(session, node=NODE)
+        assert quotas.used_bytes(session, alice_user.id) == before + rows[0]["num_bytes"] + 100
+        (task,) = session.scalars(select(BackgroundTask).where(BackgroundTask.corpus_id == corpus_id))
+        background_tasks.release(session, task_id=task.id, fence=task.fence)
     online.intercept = lambda request: False
     corpus = read(alice, corpus_id)
     assert (corpus["state"], corpus["num_documents"]) == ("ready", 3)
@@ -234,7 +231,8 @@ DATASET = HubDataset(endpoint="https://huggingface.co", name="me/set", revision=
     [
         (["a.txt", "b.md", "c.py"], ["a.txt", "b.md", "c.py"]),
         (["a.jsonl.zst", "b.md", "c.py.gz", "d.txt"], ["a.jsonl.zst", "d.txt"]),
-        (["LICENSE", "readme.jsonl", "README_zh.md", "README.rst"], ["readme.jsonl"]),
+        (["LICENSE", "a.txt", "README_zh.md", "README.rst", "notice.md", "noticed.md"], ["a.txt", "noticed.md"]),
+        (["readme.jsonl", "b.txt", "README.txt"], ["b.txt", "readme.jsonl"]),
         (["x/.cache/a.jsonl", "data/b.jsonl"], ["data/b.jsonl"]),
         (["a.zip", "b.parquet", "c.tar.gz"], ["a.zip", "b.parquet", "c.tar.gz"]),
     ],
@@ -256,8 +254,8 @@ def test_what_a_quota_does_not_leave_is_refused_before_a_byte_arrives(
         with db.transaction() as session:
             session.get_one(User, alice_user.id).quota_bytes = None
     assert refused["code"] == "dataset_too_large"
-    assert "150.1 kB" in refused["message"]
-    assert "100.0 kB" in refused["message"]
+    assert "146.6 KiB" in refused["message"]
+    assert "97.7 KiB" in refused["message"]
     assert file_requests(online) == []
 
 
@@ -265,7 +263,7 @@ def test_what_a_quota_does_not_leave_is_refused_before_a_byte_arrives(
     ("limit", "code"),
     [
         ({"disk.room": 400}, "dataset_too_large"),
-        ({"MAX_UPLOAD": 40_000}, "dataset_file_too_large"),
+        ({"ATHANOR_MAX_UPLOAD_BYTES": 40_000}, "dataset_file_too_large"),
         ({"MAX_FILES": 3}, "dataset_files_many"),
         ({"MAX_PAGES": 1}, "dataset_pages"),
     ],
@@ -279,8 +277,9 @@ def test_other_limits_are_checked_before_a_byte_arrives(
     for name, value in limit.items():
         if name == "disk.room":
             monkeypatch.setattr(disk, "room", lambda value=value: value)
-        elif name == "MAX_UPLOAD":
-            monkeypatch.setattr(settings(), "max_upload_bytes", value)
+        elif name == "ATHANOR_MAX_UPLOAD_BYTES":
+            monkeypatch.setenv(name, str(value))
+            settings.cache_clear()
         else:
             monkeypatch.setattr(versions if name == "MAX_FILES" else hub_listing, name, value)
     refused = problem(read(alice, corpus_id))
@@ -334,6 +333,32 @@ def test_a_list_that_is_none_is_refused(alice: TestClient, online: ModelHub, con
     online.intercept = lambda request: False
     alice.post(f"/api/v1/corpora/{corpus['id']}/parse", json={})
     assert read(alice, corpus["id"])["state"] == "ready"
+
+
+def test_a_list_is_not_the_rest_of_another_one(alice: TestClient, online: ModelHub) -> None:
+    content = json.dumps({"sha": COMMIT}).encode()
+
+    def answer(request: BaseHTTPRequestHandler) -> bool:
+        if "/revision/" in request.path:
+            send(request, content)
+            return True
+        return False
+
+    online.intercept = answer
+    corpus_id = start(alice, page_of(online))["id"]
+    directory = storage.corpus(corpus_id)
+    directory.mkdir(parents=True)
+    (directory / corpus_download.PART).write_bytes(b"of an")
+    (directory / corpus_download.NOTE).write_text(json.dumps({"validator": '"1"'}))
+    assert read(alice, corpus_id)["state"] == "ready"
+
+
+def test_a_data_set_is_listed_once(alice: TestClient, online: ModelHub) -> None:
+    corpus = downloaded(alice, page_of(online))
+    with db.transaction() as session:
+        listed = [Listed(type="file", path="other.txt", size=1)]
+        downloads.record_listing(session, corpus_id=corpus["id"], dataset=DATASET, entries=listed)
+    assert len(files(alice, corpus["id"])) == 3
 
 
 def linking(address: str) -> Callable[[BaseHTTPRequestHandler], bool]:
@@ -402,7 +427,8 @@ def test_a_hub_that_is_not_listed_is_not_reached(
 
 
 def test_a_hub_that_is_off_is_not_reached(alice: TestClient, online: ModelHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(settings(), "hf_hub_offline", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    settings.cache_clear()
     refused = alice.post("/api/v1/corpora/from-url", json={"url": page_of(online)})
     assert (refused.status_code, refused.json()["code"]) == (409, "hub_offline")
     assert "OWNER/NAME" not in alice.get("/corpora").text
@@ -420,7 +446,7 @@ def test_the_files_of_a_data_set_keep_their_names(alice: TestClient, online: Mod
 
 
 @pytest.mark.parametrize(
-    ("rest", "found"),
+    ("rest", "expected"),
     [
         ("/datasets/me/set", ("me/set", "main", "")),
         ("/datasets/me/set/?library=datasets#top", ("me/set", "main", "")),
@@ -438,9 +464,9 @@ def test_the_files_of_a_data_set_keep_their_names(alice: TestClient, online: Mod
         (".evil.example/datasets/me/set", None),
     ],
 )
-def test_the_pages_of_data_sets(rest: str, found: tuple[str, str, str] | None) -> None:
+def test_the_pages_of_data_sets(rest: str, expected: tuple[str, str, str] | None) -> None:
     dataset = hub_datasets.of_page(f"https://huggingface.co{rest}")
-    assert (dataset and (dataset.name, dataset.revision, dataset.folder)) == found
+    assert (dataset and (dataset.name, dataset.revision, dataset.folder)) == expected
 
 
 def test_the_addresses_of_a_data_set() -> None:

@@ -159,6 +159,16 @@ def test_what_has_arrived_of_a_download_is_kept_for_a_day(alice_user: Person) ->
     assert [(path / storage.DOWNLOAD_PART).exists() for path in directories] == [True, True, False]
 
 
+def test_what_has_arrived_of_a_data_set_stays_without_the_file_that_broke_off(alice_user: Person) -> None:
+    directory = storage.corpus(factories.corpus(alice_user, state="failed"))
+    (directory / "upload").write_bytes(b"The first file")
+    (directory / storage.DOWNLOAD_PART).write_bytes(b"In the beginning")
+    age(directory, 25 * HOUR)
+    all_round()
+    assert (directory / "upload").exists()
+    assert not (directory / storage.DOWNLOAD_PART).exists()
+
+
 def test_unknown_files_are_quarantined_for_a_day_and_then_deleted(job: tuple[str, int]) -> None:
     unknown = storage.run(job[0]) / "checkpoints" / "step-7-1"
     saved_checkpoints.unsigned(unknown, 7)
