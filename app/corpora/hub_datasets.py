@@ -45,7 +45,7 @@ class Listed(BaseModel):
 
     type: str
     path: str
-    size: int = Field(ge=0)
+    size: int = Field(0, ge=0)  # of a folder: 0, or nothing
 
 
 class Commit(BaseModel):
