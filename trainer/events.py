@@ -128,6 +128,7 @@ class DataEvent(_Event):
     max_steps: int | None = None  # of the run
     num_epochs: float | None = None  # how often the run goes over the training sequences
     bytes_per_token: float
+    unigram_loss: float | None = None  # of guessing each token by its frequency in the training data
     num_cut: int = 0  # truncated records
     num_dropped: int = 0  # records left out
     num_refused: int = 0  # of these, records that the chat template refuses

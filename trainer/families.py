@@ -43,6 +43,9 @@ RESERVED_TOKENS = frozenset({END_OF_TEXT, PADDING, MASK, *SENTINELS})
 CHAT_TEMPLATES = ("chatml", "llama-3", "mistral", "zephyr", "plain")  # presets of trainer/data/chat_template.py
 DEFAULT_CHAT_TEMPLATE = "chatml"
 CHAT_OBJECTIVES = ("chat", "dpo")
+TOKEN_OBJECTIVES = tuple(
+    objective for objective in FAMILIES if objective not in ("classification", "dpo")
+)  # predict tokens
 ANSWER_OBJECTIVES = ("chat", "completion", "dpo")  # learn the answers in records
 PACKED_OBJECTIVES = ("chat", "completion")  # several records can share a sequence
 MIN_VOCAB_SIZE = 258  # byte-level BPE starts from 256 bytes and two special tokens

@@ -460,6 +460,22 @@ class OriginInfo(Shape):
     base_model: ArchivedBaseInfo | None
 
 
+class EarlierRunInfo(Shape):
+    """An earlier job, and the lowest validation loss that it reached."""
+
+    id: str
+    name: str
+    eval_loss: float
+
+
+class BaselinesInfo(Shape):
+    """What the loss of a job is compared with."""
+
+    blind_loss: float | None
+    unigram_loss: float | None
+    best_earlier: EarlierRunInfo | None
+
+
 class RecipeInfo(Shape):
     """A ready-made spec."""
 

@@ -14,6 +14,7 @@ from .errors import ServerBusy, ServerUnreachable
 from .files import OnProgress, body_of, nothing
 from .job_shapes import (
     AttemptInfo,
+    BaselinesInfo,
     ComparisonInfo,
     EveryonesJobInfo,
     ForecastInfo,
@@ -304,6 +305,10 @@ class Jobs(RowList):
     def log(self, job_id: str, offset: int = 0) -> LogInfo:
         """A piece of the log, from a byte on."""
         return self._transport.get(LogInfo, address("jobs", job_id, "log"), offset=offset)
+
+    def baselines(self, job_id: str) -> BaselinesInfo:
+        """What the loss of a job is compared with: guessing blindly or by frequency, and your best earlier job."""
+        return self._transport.get(BaselinesInfo, address("jobs", job_id, "baselines"))
 
     def log_lines(
         self, job_id: str, search: str = "", level: str | None = None, around: int | None = None, limit: int = 50

@@ -441,6 +441,7 @@ class JobFacts(_Stored):
     num_validation_sequences: int | None = None
     num_epochs: float | None = None
     bytes_per_token: float | None = None
+    unigram_loss: float | None = None  # of guessing each token by its frequency in the training data
     num_cut: int | None = None
     num_dropped: int | None = None
     num_equal: int | None = None

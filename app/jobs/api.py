@@ -26,7 +26,8 @@ from app.jobs.previews.samples import SamplesAnswer
 from app.jobs.searches import importance
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.searches.service import HyperparameterSearchAnswer, HyperparameterSearchRequest
-from app.jobs.views import loss_forecast
+from app.jobs.views import baselines, loss_forecast
+from app.jobs.views.baselines import Baselines
 from app.jobs.views.loss_forecast import LossForecast
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
@@ -354,6 +355,13 @@ def get_samples(principal: Reader, job_id: Id) -> Listing[schemas.SampleAnswer]:
         return Listing(
             data=[schemas.sample_answer(sample) for sample in stream.samples(session, job_id=job_id)], next=None
         )
+
+
+@router.get("/jobs/{job_id}/baselines", tags=["jobs"])
+def get_baselines(principal: Reader, job_id: Id) -> Baselines:
+    """What the loss of a job is compared with: guessing blindly or by frequency, and your best earlier job."""
+    with db.transaction() as session:
+        return baselines.of_job(session, principal, service.get(session, principal=principal, job_id=job_id))
 
 
 @router.get("/jobs/{job_id}/forecast", tags=["jobs"])

@@ -1,6 +1,5 @@
 """The parts of a job's page that change while it runs: the same HTML for the page and for its stream of events."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,11 +14,12 @@ from app.jobs import schemas, service
 from app.jobs.forwarding import service as forwarding
 from app.jobs.forwarding.schemas import forwarding_answer
 from app.jobs.planning import accuracy
+from app.jobs.views import baselines
 from app.jobs.views.chart_words import series_words
 from app.web.pages import templates
 from trainer.families import CHAT_OBJECTIVES
 
-PARTS = ("heading", "node", "actions", "status", "latest", "checkpoints", "facts", "forwarding", "history")
+PARTS = ("heading", "node", "actions", "status", "baselines", "latest", "checkpoints", "facts", "forwarding", "history")
 MAX_CHECKPOINTS = 500
 
 
@@ -34,7 +34,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "continue_path": f"/jobs/new?{'from' if job.imported_from is None else 'base_model'}=",
         "checkpoints": checkpoints,
         "ready": _most_useful(checkpoints),
-        "blind_loss": _blind_loss(job),
+        "blind_loss": baselines.blind_loss(job),
         "talks": job.spec.objective in CHAT_OBJECTIVES,
         "writes": job.spec.objective not in ("masked", "classification"),
         "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),
@@ -51,13 +51,6 @@ def _most_useful(checkpoints: Sequence[CheckpointAnswer]) -> CheckpointAnswer | 
     """The intact checkpoint with the lowest validation loss; without any loss the newest one."""
     intact = [checkpoint for checkpoint in checkpoints if checkpoint.state == "ready"]
     return next((checkpoint for checkpoint in intact if "best" in checkpoint.kept), intact[0] if intact else None)
-
-
-def _blind_loss(job: Job) -> float | None:
-    """The loss of a model that finds every token equally likely, ln of the vocabulary, where tokens are predicted."""
-    if job.spec.objective in ("classification", "dpo") or not job.facts.vocab_size:
-        return None
-    return math.log(job.facts.vocab_size)
 
 
 def corpus_names(session: Session, corpora: Iterable[str]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from app.jobs.lifecycle import notifications
 from app.jobs.planning import accuracy
 from app.jobs.planning import base_model as bases
 from app.jobs.previews import batch
-from app.jobs.views import chart_words, form
+from app.jobs.views import baselines, chart_words, form
 from app.web.auth import Reader, Submitter
 from app.web.event_source import event_source
 from app.web.json_body import StrictRoute
@@ -55,6 +55,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         base = bases.link(session, principal, job.spec.base_model)
         imported = archive_origin.find(session, principal, job)
         planned_memory = accuracy.planned_memory(job.facts)
+        best_earlier = baselines.best_earlier(session, principal, job)
     return page(
         request,
         "jobs/show.html",
@@ -73,6 +74,7 @@ def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
         words=chart_words.chart_words(),
         series=chart_words.series_words(),
         planned_memory=planned_memory,
+        best_earlier=best_earlier,
     )
 
 

@@ -17,6 +17,8 @@ export class Board {
   range = null;
   /** @type {import("./forecast.js").Forecast | null} where the loss will probably go */
   forecast = null;
+  /** @type {[string, number][]} names and values that the loss is compared with */
+  baselines = [];
   /** @type {Map<number, string>} step -> ID */
   checkpoints = new Map();
   /** @type {Set<number>} steps after which training resumed */

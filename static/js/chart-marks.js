@@ -29,12 +29,15 @@ export function drawMarks(u, { odd, resumes, checkpoints }) {
 }
 
 /**
- * A level that the curves are compared with, as a dashed line across.
+ * A level that the curves are compared with, as a dashed line across, if the axis shows it.
  * @param {import("../vendor/uplot/uPlot.esm.js")} u
  * @param {number} value
+ * @param {string} [name] stands above its end
  */
-export function drawLevel(u, value) {
+export function drawLevel(u, value, name = "") {
   const { ctx, bbox } = u;
+  const { min, max } = u.scales.y;
+  if (value < (min ?? 0) || value > (max ?? 0)) return;
   const y = Math.round(u.valToPos(value, "y", true)) + 0.5;
   ctx.save();
   ctx.lineWidth = 1.5 * devicePixelRatio;
@@ -44,6 +47,10 @@ export function drawLevel(u, value) {
   ctx.moveTo(bbox.left, y);
   ctx.lineTo(bbox.left + bbox.width, y);
   ctx.stroke();
+  ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
+  ctx.fillStyle = themeColor("ink-muted");
+  ctx.textAlign = "right";
+  ctx.fillText(name, bbox.left + bbox.width - 4 * devicePixelRatio, y - 4 * devicePixelRatio);
   ctx.restore();
 }
 

@@ -170,6 +170,7 @@ export class Chart {
     const odd = this.#curves.flatMap((curve) => [...curve.odd.keys()]);
     drawMarks(u, { odd, resumes, checkpoints: this.isBig ? checkpoints.keys() : [] });
     if (this.level !== null) drawLevel(u, this.level);
+    if (this.hasForecast) for (const [name, value] of this.board.baselines) drawLevel(u, value, name);
   }
 
   // The values at the cursor, or the latest ones.

@@ -68,12 +68,21 @@ class JobPage {
     const checkpoints = findAll(this.root, "[data-checkpoints] > li");
     this.board.checkpoints = new Map(checkpoints.map(({ dataset }) => [Number(dataset.step), dataset.checkpoint ?? ""]));
     this.board.resumes = new Set(findAll(this.root, "[data-resumed]").map(({ dataset }) => Number(dataset.resumed)));
+    this.board.baselines = this.#baselines();
     this.board.draw();
     this.forecast.update(this.isOver);
     for (const dialog of this.root.querySelectorAll("dialog")) {
       if (!this.root.querySelector(`#part-actions [data-dialog="${dialog.id}"]`)) dialog.close();
     }
     this.#writeAges();
+  }
+
+  /** @returns {[string, number][]} */
+  #baselines() {
+    const { blind, unigram } = find(this.root, "#part-baselines").dataset;
+    const best = this.root.querySelector("[data-best-earlier]");
+    const texts = { blind, unigram, best: best instanceof HTMLElement ? best.dataset.bestEarlier : "" };
+    return Object.entries(texts).flatMap(([name, text]) => (text ? [[this.board.words[name], Number(text)]] : []));
   }
 
   /**

@@ -15,9 +15,10 @@ from trainer.data.splits import Split, split_documents
 from trainer.data.tokenizer_process import TokenizerProcess
 from trainer.datasets.base import Dataset, RecordDataset
 from trainer.datasets.factory import open_dataset
+from trainer.datasets.unigram import unigram_loss
 from trainer.events import CorpusUse, RecordRemark
 from trainer.failure import Failure, config_invalid
-from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES
+from trainer.families import CHAT_OBJECTIVES, TEXT_OBJECTIVES, TOKEN_OBJECTIVES
 from trainer.modeling.base_identity import base_sha256
 from trainer.report import Reporter
 from trainer.run_dir import CorpusInput, Inputs, RunDir, write_atomically
@@ -223,6 +224,7 @@ def _report_data(
         max_steps=spec.total_steps,
         num_epochs=spec.total_steps * spec.train_batch_size / dataset.num_train,
         bytes_per_token=dataset.bytes_per_token,
+        unigram_loss=unigram_loss(dataset) if spec.objective in TOKEN_OBJECTIVES else None,
         num_cut=dataset.num_cut,
         num_dropped=dataset.num_dropped,
         num_equal=dataset.num_equal,

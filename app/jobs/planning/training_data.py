@@ -76,8 +76,8 @@ def token_counts(
 ) -> TokenCounts | None:
     """What the user's newest job, or else newest task, that tokenized these corpora as this job will has counted."""
     fields = SAME_FIELDS if spec.objective in TEXT_OBJECTIVES else (*SAME_FIELDS, *RECORD_FIELDS)
-    for job in _earlier_jobs(session, principal, spec, corpora, fields):
-        if _has_tokenizer_of(job, spec):
+    for job in earlier_jobs(session, principal, spec, corpora, fields):
+        if has_tokenizer_of(job, spec):
             return TokenCounts(job.facts.num_tokens or 0, job.facts.num_cut or 0, job.facts.num_dropped or 0)
     wanted = spec.model_dump(mode="json", include={*fields, "tokenizer"})
     for task in _tokenize_tasks(session, principal, spec, corpora):
@@ -87,7 +87,7 @@ def token_counts(
     return None
 
 
-def _has_tokenizer_of(job: Job, spec: TrainSpec) -> bool:
+def has_tokenizer_of(job: Job, spec: TrainSpec) -> bool:
     """Whether a job used the tokenizer that a spec names or, if it names none, trained one of the same size."""
     if spec.tokenizer is not None:
         return job.tokenizer_id == spec.tokenizer
@@ -114,14 +114,14 @@ def _parsed_at(corpora: Sequence[Corpus]) -> datetime | None:
 def vocab_limit(session: Session, principal: Principal, spec: TrainSpec, corpora: Sequence[Corpus]) -> int | None:
     """How many tokens these corpora yield, where a job of the user got fewer than it asked for."""
     automatic = choose_vocab_size(sum(corpus.num_text_bytes or 0 for corpus in corpora))
-    for job in _earlier_jobs(session, principal, spec, corpora, ("corpora", "model_type", "base_model")):
+    for job in earlier_jobs(session, principal, spec, corpora, ("corpora", "model_type", "base_model")):
         size = job.facts.vocab_size
         if job.spec.tokenizer is None and size is not None and size < (job.spec.vocab_size or automatic):
             return size
     return None
 
 
-def _earlier_jobs(
+def earlier_jobs(
     session: Session,
     principal: Principal,
     spec: TrainSpec,
@@ -145,7 +145,7 @@ def _earlier_jobs(
 def text_data(session: Session, principal: Principal, corpora: Sequence[Corpus]) -> TextData:
     """What a proposal needs to know of corpora: their size, and what earlier jobs like those proposed tell of them."""
     spec = resolve({"corpora": [corpus.id for corpus in corpora]})
-    jobs = list(_earlier_jobs(session, principal, spec, corpora, SAME_FIELDS))
+    jobs = list(earlier_jobs(session, principal, spec, corpora, SAME_FIELDS))
     ratios = [ratio for job in jobs if (ratio := _loss_ratio(job)) is not None]
     num_bytes = sum(corpus.num_text_bytes or 0 for corpus in corpora)
     automatic = choose_vocab_size(num_bytes)  # which a proposal leaves to the trainer: another entry of its cache

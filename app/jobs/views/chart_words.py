@@ -45,6 +45,9 @@ def chart_words() -> dict[str, str]:
         "resumed": _("Resumed after step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
         "planned": _("plan {value}"),
+        "blind": _("blind guessing"),
+        "unigram": _("guessing by frequency"),
+        "best": _("best earlier run"),
         "forecast": _("about {value} ({low}–{high})"),
     }
 

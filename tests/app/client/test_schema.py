@@ -233,6 +233,7 @@ CALLS: Calls = {
     "download_metrics_tensorboard": lambda client, file: client.jobs.download_metrics(
         "j", file.with_name("tfevents"), "tensorboard"
     ),
+    "get_baselines": lambda client, _file: client.jobs.baselines("j"),
     "search_log": lambda client, _file: next(client.jobs.log_lines("j", "nan", "error", 3, 9)),
     "get_log": lambda client, _file: client.jobs.log("j", 3),
     "stream_job": lambda client, _file: next(client.jobs.events("j", after="1.2")),
@@ -470,6 +471,8 @@ SCHEMAS: dict[type[Shape], str] = {
     job_shapes.OriginInfo: "OriginAnswer",
     job_shapes.ArchivedCorpusInfo: "OriginCorpus",
     job_shapes.ArchivedBaseInfo: "OriginBase",
+    job_shapes.BaselinesInfo: "Baselines",
+    job_shapes.EarlierRunInfo: "EarlierRun",
     log_shapes.LogInfo: "LogAnswer",
     log_shapes.LogLineInfo: "LogLine",
     job_shapes.RecipeInfo: "RecipeAnswer",
