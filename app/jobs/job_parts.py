@@ -11,6 +11,7 @@ from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
 from app.checkpoints.service import LIVE
 from app.core.models import TERMINAL, Checkpoint, Corpus, Job, Sample
 from app.jobs import schemas, service
+from app.jobs.attempts.effective_spec import step_cost
 from app.jobs.forwarding import service as forwarding
 from app.jobs.forwarding.schemas import forwarding_answer
 from app.jobs.planning import accuracy
@@ -35,6 +36,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "checkpoints": checkpoints,
         "ready": _most_useful(checkpoints),
         "blind_loss": baselines.blind_loss(job),
+        "step_cost": step_cost(job),
         "talks": job.spec.objective in CHAT_OBJECTIVES,
         "writes": job.spec.objective not in ("masked", "classification"),
         "newest": next((checkpoint.id for checkpoint in checkpoints if checkpoint.state == "ready"), None),

@@ -1,10 +1,10 @@
 // Charts that have one horizontal axis: zooming one zooms all, from finer data where there is any. Those of a job show
 // its steps.
 
+import { placeText, tickText } from "./axis.js";
 import { Chart } from "./chart.js";
 import { colorsOf } from "./chart-options.js";
 import { findAll } from "./dom.js";
-import { fill, number } from "./format.js";
 
 /** @typedef {Map<string, import("./curve.js").Curve>} Curves by the name of the series */
 
@@ -78,7 +78,7 @@ export class Board {
    * @param {number} value
    */
   tickText(value) {
-    return value % 1 ? "" : number(value);
+    return tickText("step", value);
   }
 
   /**
@@ -86,7 +86,15 @@ export class Board {
    * @param {number} value
    */
   placeText(value) {
-    return fill(this.words.step, { step: number(value) });
+    return placeText(this.words, "step", value);
+  }
+
+  /**
+   * How the horizontal axis is scaled and where its ticks are, where not as uPlot does it.
+   * @returns {{ scale: Partial<import("../vendor/uplot/uPlot.esm.js").Scale>, axis: Partial<import("../vendor/uplot/uPlot.esm.js").Axis> }}
+   */
+  get horizontal() {
+    return { scale: {}, axis: {} };
   }
 
   // Draw once before the next frame, however much has arrived. A hidden tab has no frames and draws nothing.

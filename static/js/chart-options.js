@@ -93,13 +93,21 @@ export function themeColor(name) {
  * @property {number | null} level a value that the vertical axis includes
  * @property {boolean} hasForecast whether the first curve is continued by a forecast
  * @property {(value: number) => string} tickText what stands below a tick of the horizontal axis
+ * @property {{ scale: Partial<uPlot.Scale>, axis: Partial<uPlot.Axis> }} [horizontal] more of the horizontal axis
+ * @property {() => [number, number] | null} [limits] the values that the vertical axis shows, if not all
  */
 
 /**
  * @param {View} view
  * @returns {uPlot.Options}
  */
-export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, unit, level, hasForecast, tickText }) {
+export function chartOptions(view) {
+  const { plot, colors, isSparse, isSmooth, isLog, range, unit, level, hasForecast, tickText, horizontal, limits } = view;
+  /** @type {(min: number, max: number) => [number, number]} */
+  const fitted = (min, max) => {
+    const [low, high] = limits?.() ?? [min, max];
+    return isLog ? logRange(low, high) : plainRange(low, high, unit.fromZero, level);
+  };
   const line = themeColor("line");
   const axis = {
     stroke: themeColor("ink-muted"),
@@ -118,13 +126,15 @@ export function chartOptions({ plot, colors, isSparse, isSmooth, isLog, range, u
       x: {
         time: false,
         range: (_u, min, max) => range() ?? (min === max ? [min ?? 0, (max ?? 0) + 1] : [min, max]),
+        ...horizontal?.scale,
       },
-      y: isLog
-        ? { distr: 3, range: (_u, min, max) => (min == null ? [0.1, 10] : logRange(min, max)) }
-        : { range: (_u, min, max) => (min == null ? [0, 1] : plainRange(min, max, unit.fromZero, level)) },
+      y: {
+        distr: isLog ? 3 : 1,
+        range: (_u, min, max) => (min != null ? fitted(min, max) : isLog ? [0.1, 10] : [0, 1]),
+      },
     },
     axes: [
-      { ...axis, size: 28, space: 60, values: (_u, ticks) => ticks.map(tickText) },
+      { ...axis, size: 28, space: 60, values: (_u, ticks) => ticks.map(tickText), ...horizontal?.axis },
       {
         ...axis,
         size: unit.steps ? 64 : 52,

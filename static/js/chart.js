@@ -10,6 +10,7 @@ import { fill, number } from "./format.js";
 
 const SMOOTHED_SHARE = 0.02; // of the points of a curve, that one smoothed value looks back on
 const MIN_SMOOTHED = 4; // points, at least
+const OUTLIER_SHARE = 0.05; // of the values, on each side, that the axis need not show
 const MAX_TABLE_ROWS = 100;
 const MAX_LABELED = 4; // curves whose values stand beside their names
 const MIN_DRAG = 4; // CSS pixels; less is a click
@@ -26,6 +27,7 @@ export class Chart {
   #isSmooth = false;
   #isLog = false;
   #isForecast = true;
+  #hidesOutliers = false;
 
   /**
    * @param {HTMLElement} element
@@ -113,6 +115,8 @@ export class Chart {
       level: this.level,
       hasForecast: this.hasForecast,
       tickText: (value) => board.tickText(value),
+      horizontal: board.horizontal,
+      limits: () => (this.#hidesOutliers ? this.#middle() : null),
     });
     const zoomOut = () => {
       board.zoom(null);
@@ -154,6 +158,19 @@ export class Chart {
    */
   #drawable(columns) {
     return this.#isLog ? columns.map((column) => column.map((v) => (v !== null && v > 0 ? v : null))) : columns;
+  }
+
+  /**
+   * The range of the values in view without the least and the greatest ones; null if there are few.
+   * @returns {[number, number] | null}
+   */
+  #middle() {
+    const [from, to] = this.board.range ?? [-Infinity, Infinity];
+    const values = this.#curves.flatMap(({ steps, values }) => values.filter((_value, i) => steps[i] >= from && steps[i] <= to));
+    const sorted = this.#drawable([values])[0].filter((value) => value !== null);
+    sorted.sort((a, b) => a - b);
+    const cut = Math.floor(OUTLIER_SHARE * sorted.length);
+    return cut ? [sorted[cut], sorted[sorted.length - 1 - cut]] : null;
   }
 
   /** @param {uPlot} u */
@@ -246,8 +263,9 @@ export class Chart {
     if (tool === "smooth") this.#isSmooth = !this.#isSmooth;
     if (tool === "log") this.#isLog = !this.#isLog;
     if (tool === "forecast") this.#isForecast = !this.#isForecast;
-    const pressed = { smooth: this.#isSmooth, log: this.#isLog, forecast: this.#isForecast };
-    if (tool !== "smooth" && tool !== "log" && tool !== "forecast") return;
+    if (tool === "outliers") this.#hidesOutliers = !this.#hidesOutliers;
+    const pressed = { smooth: this.#isSmooth, log: this.#isLog, forecast: this.#isForecast, outliers: this.#hidesOutliers };
+    if (tool !== "smooth" && tool !== "log" && tool !== "forecast" && tool !== "outliers") return;
     button?.setAttribute("aria-pressed", String(pressed[tool]));
     this.build();
   }

@@ -1,16 +1,16 @@
 // The page that compares jobs: one curve of each on an axis of steps, tokens, training time or FLOPs.
 
+import { placeText, tickText } from "./axis.js";
 import { Board } from "./board.js";
 import { Curve, curvesOf } from "./curve.js";
 import { closest, find, findAll } from "./dom.js";
-import { compact, fill, number, span } from "./format.js";
 
 const NUM_COLORS = 10;
 const MAX_POINTS = 600; // of a curve
 const FEW_POINTS = 60; // which are drawn each
 
+/** @import { Axis } from "./axis.js" */
 /** @typedef {{ id: string, tokens_per_step: number, flops_per_step: number, series: string[] }} Run */
-/** @typedef {"step" | "tokens" | "seconds" | "flops"} Axis */
 /** @typedef {{ steps: number[], places: number[] }} Places of a curve's points: their steps and where these are drawn */
 
 /** @param {HTMLElement} root */
@@ -101,8 +101,7 @@ class Comparison extends Board {
    * @override
    */
   tickText(value) {
-    if (this.axis === "seconds") return value ? span(value) : "0";
-    return this.axis === "step" ? super.tickText(value) : compact(value);
+    return tickText(this.axis, value);
   }
 
   /**
@@ -110,8 +109,7 @@ class Comparison extends Board {
    * @override
    */
   placeText(value) {
-    const word = this.words[this.axis];
-    return fill(word, { step: number(value), n: compact(value), duration: value ? span(value) : "0" });
+    return placeText(this.words, this.axis, value);
   }
 
   // Put the points where the axis has them.

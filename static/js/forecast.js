@@ -59,8 +59,11 @@ export function placeOf({ steps }, step) {
   return step < steps[0] ? -1 : steps.findLastIndex((place) => place <= step);
 }
 
-/** @param {number} step */
-function twoDigits(step) {
+/**
+ * A step rounded down to its first two digits.
+ * @param {number} step
+ */
+export function twoDigits(step) {
   const unit = 10 ** Math.max(0, String(step).length - 2);
   return Math.floor(step / unit) * unit;
 }

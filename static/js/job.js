@@ -1,11 +1,11 @@
 // The page of one job. The server renders every part of it; its stream sends the parts that change, and what the
 // charts, the samples and the log grow by.
 
-import { Board } from "./board.js";
 import { Curve, curvesOf } from "./curve.js";
 import { closest, find, findAll } from "./dom.js";
 import { LossForecast } from "./forecast.js";
 import { ago } from "./format.js";
+import { JobBoard } from "./job-board.js";
 import { LogView } from "./log.js";
 import { LogSearch } from "./log-search.js";
 import { morph, parse } from "./morph.js";
@@ -27,7 +27,7 @@ class JobPage {
   /** @param {HTMLElement} root */
   constructor(root) {
     this.root = root;
-    this.board = new Board(root, JSON.parse(root.dataset.words ?? "{}"), this.#window.bind(this));
+    this.board = new JobBoard(root, JSON.parse(root.dataset.words ?? "{}"), this.#window.bind(this));
     this.board.isPending = "hasPoints" in root.dataset;
     this.forecast = new LossForecast(root, this.board);
     this.log = new LogView(find(root, "[data-log]"), find(root, "[data-follow]"), find(root, "[data-no-log]"));
@@ -79,7 +79,9 @@ class JobPage {
 
   /** @returns {[string, number][]} */
   #baselines() {
-    const { blind, unigram } = find(this.root, "#part-baselines").dataset;
+    const { blind, unigram, tokensPerStep, flopsPerStep } = find(this.root, "#part-baselines").dataset;
+    this.board.places.tokensPerStep = Number(tokensPerStep);
+    this.board.places.flopsPerStep = Number(flopsPerStep);
     const best = this.root.querySelector("[data-best-earlier]");
     const texts = { blind, unigram, best: best instanceof HTMLElement ? best.dataset.bestEarlier : "" };
     return Object.entries(texts).flatMap(([name, text]) => (text ? [[this.board.words[name], Number(text)]] : []));

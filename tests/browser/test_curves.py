@@ -90,3 +90,44 @@ def test_numbers_are_formatted_as_on_the_server(open_page: Open) -> None:
     assert found == [
         "1,234,567", "6.74 B", "1.5 KiB", "2 minutes", "3 seconds", "24 hours", "3.40e-4", "nan", "–", "1 of 2"
     ]  # fmt: skip
+
+
+def test_steps_have_places_on_an_axis_of_time_and_round_ticks(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found = page.evaluate(
+            """async (path) => {
+          const { StepPlaces, ticks } = await import(`${path}/js/axis.js`);
+          const places = new StepPlaces();
+          places.tokensPerStep = 512;
+          const of = (axis, step) => { places.axis = axis; return places.of(step); };
+          places.setSeconds([10, 20, 25, 30, 40], [100, 150, null, 150, 350]);
+          const seconds = [0, 5, 10, 20, 30, 40, 60].map((step) => of("seconds", step));
+          const back = seconds.map((second) => places.step(second));
+          return { seconds, back, tokens: of("tokens", 7), step: of("step", 7),
+                   ticks: [ticks("tokens", 0, 1100, 5), ticks("seconds", 50, 400, 6), ticks("seconds", 0, 0.5, 5)] };
+        }""",
+            STATIC_PATH,
+        )
+    assert found["seconds"] == [0, 50, 100, 150, 250, 350, 550]
+    assert found["back"] == [0, 5, 10, 20, 30, 40, 60]
+    assert (found["tokens"], found["step"]) == (3584, 7)
+    assert found["ticks"][0] == [0, 500, 1000]
+    assert found["ticks"][1] == [60, 120, 180, 240, 300, 360]
+    assert len(found["ticks"][2]) == 6
+
+
+def test_outliers_do_not_stretch_the_axis(open_page: Open) -> None:
+    with open_page("/login", visitor=True) as page:
+        found = page.evaluate(
+            """async (path) => {
+          const { chartOptions, unitOf } = await import(`${path}/js/chart-options.js`);
+          const view = { plot: document.body, colors: [1], isSparse: [false], isSmooth: false, isLog: false,
+                         range: () => null, tickText: String, level: null, unit: unitOf("loss") };
+          const rangeOf = (limits) => chartOptions({ ...view, limits }).scales.y.range(null, 1, 900);
+          return [rangeOf(() => null)[1], rangeOf(() => [2, 4])];
+        }""",
+            STATIC_PATH,
+        )
+    assert found[0] >= 900
+    assert 1 < found[1][0] <= 2
+    assert 4 <= found[1][1] < 6

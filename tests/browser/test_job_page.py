@@ -1,4 +1,4 @@
-"""The page of a job in a browser: its log."""
+"""The page of a job in a browser: the axis of its curves, and its log."""
 
 from playwright.sync_api import expect
 
@@ -23,3 +23,20 @@ def test_the_log_is_searched_and_shows_what_stands_around_a_line(open_page: Open
         log.get_by_role("searchbox").fill("")
         log.get_by_role("combobox").select_option(label="All lines")
         expect(log.get_by_role("log")).to_be_visible()
+
+
+def test_curves_are_drawn_on_every_axis(open_page: Open, trained: str) -> None:
+    with open_page(f"/jobs/{trained}") as page:
+        chart = page.get_by_role("region", name="Loss", exact=True)
+        plot = chart.locator("[data-plot]")
+        expect(chart.locator("[data-readout]")).to_contain_text("Validation loss")
+        for axis, place in (("tokens", "tokens: 5.1K"), ("flops", "FLOPs"), ("seconds", "after"), ("step", "step 20")):
+            page.get_by_label("Horizontal axis").select_option(axis)
+            expect(plot.locator("canvas")).to_be_visible()
+            plot.focus()
+            page.keyboard.press("End")
+            expect(chart.locator("[data-readout]")).to_contain_text(place)
+        chart.get_by_role("button", name="Ignore outliers").click()
+        expect(chart.get_by_role("button", name="Ignore outliers")).to_have_attribute("aria-pressed", "true")
+        expect(page.locator("#part-baselines")).to_contain_text("guessing each token by its frequency")
+        assert barriers(page) == []

@@ -40,7 +40,7 @@ PAGES = [
     "/account",
 ]
 # Buttons of scripts that send nothing, and the search.
-HARMLESS = {"Search", "Copy", "Smooth", "Log scale", "Conversations", "Settings"}
+HARMLESS = {"Search", "Copy", "Smooth", "Log scale", "Ignore outliers", "Conversations", "Settings"}
 # What can be used on a page: its visible forms and links, the forms of the dialogs that visible buttons open, and the
 # visible buttons that neither open a dialog nor are in a form that posts.
 LOOK = """() => {

@@ -1,6 +1,7 @@
 """The spec of a job's next attempt: the submitted one with what earlier attempts found out."""
 
 from app.core.models import Job
+from trainer.planning import counts
 from trainer.spec import TrainSpec
 
 
@@ -17,3 +18,11 @@ def effective_spec(job: Job) -> TrainSpec:
     if job.spec.max_steps is None and job.max_steps is not None:
         changes |= {"max_steps": job.max_steps, "num_train_epochs": None}
     return job.spec.model_copy(update=changes)
+
+
+def step_cost(job: Job) -> dict[str, int]:
+    """The tokens and FLOPs of a step; of a job that has not begun the text may decide the vocabulary."""
+    spec = effective_spec(job)
+    tokens = counts.tokens_per_step(spec)
+    size = job.facts.vocab_size or spec.vocab_size or 1
+    return {"tokens_per_step": tokens, "flops_per_step": tokens * counts.flops(spec, size).model_flops}

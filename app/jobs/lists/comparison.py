@@ -15,10 +15,9 @@ from app.core.models import Job, Sample
 from app.core.principal import Principal, not_found, visible_to
 from app.jobs import job_parts, schemas
 from app.jobs.attempts import metrics
-from app.jobs.attempts.effective_spec import effective_spec
+from app.jobs.attempts.effective_spec import effective_spec, step_cost
 from app.jobs.submissions import CORPUS_FIELDS
 from app.jobs.views import form
-from trainer.planning import counts
 from trainer.spec import TrainSpec
 
 MAX_JOBS = 50
@@ -114,19 +113,13 @@ def _compared(session: Session, jobs: Sequence[Job]) -> list[ComparedJob]:
             **{name: getattr(answer, name) for name in ("id", "name", "state", "step", "max_steps", "elapsed_seconds")},
             num_parameters=job.facts.num_parameters,
             latest=answer.latest,
-            **_cost_of_step(effective_spec(job), job.facts.vocab_size),
+            **step_cost(job),
             best=best[job.id],
             series=sorted(ranges[job.id]),
             sample=schemas.sample_answer(samples[job.id]) if job.id in samples else None,
         )
         for job, answer in zip(jobs, answers, strict=True)
     ]
-
-
-def _cost_of_step(spec: TrainSpec, vocab_size: int | None) -> dict[str, int]:
-    tokens = counts.tokens_per_step(spec)
-    size = vocab_size or spec.vocab_size or 1  # of a job that has not begun the text may decide
-    return {"tokens_per_step": tokens, "flops_per_step": tokens * counts.flops(spec, size).model_flops}
 
 
 def _best(session: Session, ranges: Mapping[str, Mapping[str, tuple[float, float]]]) -> dict[str, dict[str, BestValue]]:

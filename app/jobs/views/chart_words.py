@@ -41,7 +41,7 @@ def chart_words() -> dict[str, str]:
     """The names of the curves, and texts with {placeholders} that static/js/chart.js fills in."""
     return {
         **{f"series.{name}": word for name, word in series_words().items()},
-        "step": _("step {step}"),
+        **_axis_words(),
         "resumed": _("Resumed after step {step}"),
         "checkpoint": _("Checkpoint at step {step}"),
         "planned": _("plan {value}"),
@@ -56,6 +56,13 @@ def comparison_words(jobs: Sequence[NamedJob]) -> dict[str, str]:
     """The names of jobs as those of curves, and how a place on each axis is written."""
     return {
         **{f"series.{job.id}": job.name for job in jobs},
+        **_axis_words(),
+    }
+
+
+def _axis_words() -> dict[str, str]:
+    """How a place on each axis is written."""
+    return {
         "step": _("step {step}"),
         "tokens": _("tokens: {n}"),
         "seconds": _("after {duration}"),
