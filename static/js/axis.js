@@ -40,7 +40,7 @@ export function ticks(axis, start, end, wanted) {
   if (!(least > 0)) return [start];
   const power = 10 ** Math.floor(Math.log10(least));
   const round = Number(NICE.find((n) => n * power >= least * 0.999)) * power;
-  const apart = (axis === "seconds" && NICE_SECONDS.find((n) => n >= least)) || round;
+  const apart = (axis === "seconds" && least >= 1 && NICE_SECONDS.find((n) => n >= least)) || round;
   const first = Math.ceil(start / apart);
   return Array.from({ length: Math.max(0, Math.floor(end / apart) - first + 1) }, (_tick, i) => (first + i) * apart);
 }
