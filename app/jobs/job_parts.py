@@ -5,6 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import Session, defer
 
 from app.checkpoints.schemas import CheckpointAnswer, checkpoint_answers
@@ -35,6 +36,7 @@ def context(session: Session, job: Job) -> dict[str, Any]:
         "continue_path": f"/jobs/new?{'from' if job.imported_from is None else 'base_model'}=",
         "checkpoints": checkpoints,
         "ready": _most_useful(checkpoints),
+        "progress_made": _before_and_after(session, job) if job.state == "succeeded" else [],
         "blind_loss": baselines.blind_loss(job),
         "step_cost": step_cost(job),
         "talks": job.spec.objective in CHAT_OBJECTIVES,
@@ -53,6 +55,17 @@ def _most_useful(checkpoints: Sequence[CheckpointAnswer]) -> CheckpointAnswer | 
     """The intact checkpoint with the lowest validation loss; without any loss the newest one."""
     intact = [checkpoint for checkpoint in checkpoints if checkpoint.state == "ready"]
     return next((checkpoint for checkpoint in intact if "best" in checkpoint.kept), intact[0] if intact else None)
+
+
+def _before_and_after(session: Session, job: Job) -> list[tuple[Sample, Sample]]:
+    """The first and the last sample of each kind of prompt, held-out ones first, where they are not the same."""
+    of_split = select(Sample).where(Sample.job_id == job.id).ext(distinct_on(Sample.split))
+    order = Sample.split.desc()  # validation, train
+    before, after = (
+        session.scalars(of_split.order_by(order, step, Sample.fence.desc(), Sample.seq.desc())).all()
+        for step in (Sample.step, Sample.step.desc())
+    )
+    return [(first, last) for first, last in zip(before, after, strict=True) if first.step < last.step]
 
 
 def corpus_names(session: Session, corpora: Iterable[str]) -> dict[str, str]:

@@ -23,6 +23,8 @@ export class Board {
   checkpoints = new Map();
   /** @type {Set<number>} steps after which training resumed */
   resumes = new Set();
+  /** @type {{ step: number, kind: string, text: string }[]} pauses and recoveries */
+  events = [];
   /** Whether values are on their way: no chart says that it has none before. */
   isPending = false;
   #isDrawing = false;

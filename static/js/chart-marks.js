@@ -29,6 +29,26 @@ export function drawMarks(u, { odd, resumes, checkpoints }) {
 }
 
 /**
+ * What happened at steps: pauses as two bars at the top, recoveries as triangles there.
+ * @param {import("../vendor/uplot/uPlot.esm.js")} u
+ * @param {{ step: number, kind: string }[]} events
+ */
+export function drawEvents(u, events) {
+  const { ctx, bbox } = u;
+  const { min, max } = u.scales.x;
+  const size = 4 * devicePixelRatio;
+  ctx.save();
+  ctx.fillStyle = themeColor("wait");
+  for (const { step, kind } of events) {
+    if (step < (min ?? 0) || step > (max ?? 0)) continue;
+    const x = u.valToPos(step, "x", true);
+    if (kind === "recovery") triangle(ctx, x, bbox.top + 2.6 * size, size);
+    else for (const side of [-0.9, 0.3]) ctx.fillRect(x + side * size, bbox.top + size, 0.6 * size, 2 * size);
+  }
+  ctx.restore();
+}
+
+/**
  * A level that the curves are compared with, as a dashed line across, if the axis shows it.
  * @param {import("../vendor/uplot/uPlot.esm.js")} u
  * @param {number} value

@@ -1,7 +1,7 @@
 // One chart of a board: curves drawn with uPlot, a read-out of the values at the cursor, a table of them, tools, keys.
 
 import uPlot from "../vendor/uplot/uPlot.esm.js";
-import { drawLevel, drawMarks } from "./chart-marks.js";
+import { drawEvents, drawLevel, drawMarks } from "./chart-marks.js";
 import { COLUMNS_PER_CURVE, chartOptions, FORECAST_COLUMNS, unitOf } from "./chart-options.js";
 import { align, Curve } from "./curve.js";
 import { closest, find } from "./dom.js";
@@ -183,9 +183,10 @@ export class Chart {
 
   /** @param {uPlot} u */
   #mark(u) {
-    const { resumes, checkpoints } = this.board;
+    const { resumes, checkpoints, events } = this.board;
     const odd = this.#curves.flatMap((curve) => [...curve.odd.keys()]);
     drawMarks(u, { odd, resumes, checkpoints: this.isBig ? checkpoints.keys() : [] });
+    if (this.isBig) drawEvents(u, events);
     if (this.level !== null) drawLevel(u, this.level);
     if (this.hasForecast) for (const [name, value] of this.board.baselines) drawLevel(u, value, name);
   }
@@ -219,7 +220,16 @@ export class Chart {
     if (this.level !== null) parts.push(span(fill(words.planned, { value: this.unit.text(this.level) }), "key level"));
     if (step != null && this.isBig && this.board.checkpoints.has(step)) parts.push(about("checkpoint"));
     if (step != null && this.board.resumes.has(step)) parts.push(about("resumed"));
+    if (step != null && this.isBig) parts.push(...this.#eventsAt(Number(idx)).map((text) => span(text, "muted event")));
     this.readout.replaceChildren(...parts);
+  }
+
+  /**
+   * What happened at the step that is drawn nearest to it.
+   * @param {number} idx
+   */
+  #eventsAt(idx) {
+    return this.board.events.filter(({ step }) => this.u.valToIdx(step) === idx).map(({ text }) => text);
   }
 
   // The link below the chart leads to the samples of the step that was clicked, or that a key moved to.

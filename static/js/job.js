@@ -68,6 +68,10 @@ class JobPage {
     const checkpoints = findAll(this.root, "[data-checkpoints] > li");
     this.board.checkpoints = new Map(checkpoints.map(({ dataset }) => [Number(dataset.step), dataset.checkpoint ?? ""]));
     this.board.resumes = new Set(findAll(this.root, "[data-resumed]").map(({ dataset }) => Number(dataset.resumed)));
+    this.board.events = findAll(this.root, "[data-event]").map((line) => {
+      const { step, event: kind = "" } = line.dataset;
+      return { step: Number(step), kind, text: line.querySelector("p")?.textContent || this.board.words[kind] };
+    });
     this.board.baselines = this.#baselines();
     this.board.draw();
     this.forecast.update(this.isOver);

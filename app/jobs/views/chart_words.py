@@ -43,6 +43,8 @@ def chart_words() -> dict[str, str]:
         **{f"series.{name}": word for name, word in series_words().items()},
         **_axis_words(),
         "resumed": _("Resumed after step {step}"),
+        "pause": _("Paused"),
+        "recovery": _("Recovered"),
         "checkpoint": _("Checkpoint at step {step}"),
         "planned": _("plan {value}"),
         "blind": _("blind guessing"),
