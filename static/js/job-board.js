@@ -32,6 +32,7 @@ export class JobBoard extends Board {
     if (axis === "seconds") await this.#loadSeconds();
     this.places.axis = axis;
     this.rebuild();
+    this.root.dataset.drawn = axis;
   }
 
   /** @override */
