@@ -69,8 +69,8 @@ export function drawLevel(u, value, name = "") {
   ctx.stroke();
   ctx.font = `${11 * devicePixelRatio}px ${getComputedStyle(document.body).fontFamily}`;
   ctx.fillStyle = themeColor("ink-muted");
-  ctx.textAlign = "right";
-  ctx.fillText(name, bbox.left + bbox.width - 4 * devicePixelRatio, y - 4 * devicePixelRatio);
+  [ctx.textAlign, ctx.textBaseline] = ["right", "bottom"];
+  ctx.fillText(name, bbox.left + bbox.width - 4 * devicePixelRatio, y - 3 * devicePixelRatio);
   ctx.restore();
 }
 
