@@ -243,13 +243,13 @@ def _draw_form(
     with db.transaction() as session:
         texts, _rest = corpora.list_corpora(session, principal=principal, limit=200)
         tokenizers, _rest = stored_tokenizers.list_tokenizers(session, principal=principal, state="ready")
-        choices = bases.offers(session, principal=principal)
         offered_presets, _rest = presets.list_presets(session, principal=principal, limit=PRESETS_SHOWN)
         context = form_start.form_context(session, principal, submitted)
         plan = FormPlan(problem=refusal)
         if refusal is None:
             context = replace(context, form=form_plan.without_unusable(context, texts))
             plan = form_plan.make_plan(session, principal, context.form)
+        base_models = form_start.base_model_choices(session, principal, context.form) if context.origin is None else []
     errors = form.errors_by_field(plan.problem.fields, submitted) if plan.problem else {}
     context = replace(context, errors=errors, planned=form_plan.steps_and_epochs(plan.answer))
     return page(
@@ -263,6 +263,8 @@ def _draw_form(
         errors=errors,
         plan=form_plan.with_titles(plan.answer),
         fix=form.fix_value(plan.fix),
+        fit=plan.fit,
+        fit_words=form_start.fit_words(),
         note=form_plan.explain(plan.problem, errors, context.shown_fields()),
         is_refused=refusal is not None,
         recipes=form_controls.recipe_cards(),
@@ -276,7 +278,7 @@ def _draw_form(
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
         corpus_names={corpus.id: corpus.name for corpus in texts},
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],
-        base_models=[(choice.id, choice.label) for choice in choices],
+        base_models=base_models,
         proposal=proposal,
         proposal_error=proposal_error,
         presets=offered_presets,

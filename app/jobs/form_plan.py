@@ -30,6 +30,7 @@ class FormPlan:
     answer: PlanAnswer | None = None
     problem: PanelError | None = None
     changes: dict[str, Any] = field(default_factory=dict)  # of the spec, which its notes advise
+    fit: str | None = None  # fits, tight or no
 
     @property
     def fix(self) -> dict[str, Any]:
@@ -55,8 +56,8 @@ def make_plan(session: Session, principal: Principal, submitted: SubmittedForm) 
         validation.check_memory(resolved.plan)
         validation.check_disk(session, principal, resolved.plan)
     except PanelError as error:
-        return FormPlan(answer, error)
-    return FormPlan(answer, changes=resolved.changes)
+        return FormPlan(answer, error, fit=resolved.plan.fit)
+    return FormPlan(answer, changes=resolved.changes, fit=resolved.plan.fit)
 
 
 def as_panel_error(error: SpecError) -> PanelError:

@@ -1,6 +1,6 @@
 """Plans a job before it runs: parameters, FLOPs, memory, disk, time, energy and cost on a node. Arithmetic only."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -151,6 +151,13 @@ class Plan(BaseModel):
         """Whether even the lower end of the memory estimate exceeds what is available."""
         available = self.verdict.values.get("available_bytes")
         return self.fits is False and available is not None and self.figures["memory_bytes"].low > available
+
+    @property
+    def fit(self) -> Literal["fits", "tight", "no"] | None:
+        """Whether it fits the memory, closely or not; None without a machine."""
+        if self.fits is None:
+            return None
+        return "no" if not self.fits else "tight" if self.verdict.code == "tight" else "fits"
 
     @property
     def field(self) -> str:

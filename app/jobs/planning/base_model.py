@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, defer
 
 from app.base_models import limits
 from app.base_models import service as base_models
 from app.checkpoints.service import RESUME
 from app.core import storage
 from app.core.errors import PanelError, bad_field
+from app.core.formatting import number
 from app.core.i18n import _
 from app.core.json_shapes import ModelFacts
 from app.core.labels import checkpoint_title
@@ -234,24 +235,39 @@ def place(session: Session, base_id: str) -> ModelFiles | None:
 
 @dataclass(frozen=True)
 class BaseModelChoice:
-    """A base model as the form offers it."""
+    """A base model as the form offers it. `run` are the ID and the name of the job that trained it, if one did."""
 
     id: str
     label: str
+    run: tuple[str, str] | None
+    source: ImportedModel | tuple[Checkpoint, Job]
 
 
-def offers(session: Session, *, principal: Principal) -> list[BaseModelChoice]:
-    """What the user may start from: imported models, then checkpoints, newest first."""
-    models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
-    choices = [BaseModelChoice(model.id, f"{model.name} · {model.facts.model_type}") for model in models]
+def offers(session: Session, *, principal: Principal, chosen: str = "") -> list[BaseModelChoice]:
+    """What the user may start from: checkpoints, newest first and `chosen` in any case, then imported models."""
     rows = session.execute(
-        select(Checkpoint.id, Checkpoint.step, Checkpoint.name.label("own_name"), Job.name, Job.spec)
+        select(Checkpoint, Job)
         .join(Job, Job.id == Checkpoint.job_id)
         .where(visible_to(Checkpoint.owner_id, principal), Checkpoint.state == "ready")
-        .order_by(Checkpoint.id.desc())
+        .order_by(*([(Checkpoint.id == chosen).desc()] if chosen else []), Checkpoint.id.desc())
         .limit(CHOICES)
+        .options(defer(Checkpoint.manifest))
     )
-    for row in rows:
-        label = f"{checkpoint_title(row.name, row.step, row.own_name)} · {row.spec.model_type}"
-        choices.append(BaseModelChoice(row.id, label))
+    choices = []
+    for checkpoint, job in rows:
+        words = (checkpoint.name, _("step {n}", n=number(checkpoint.step)), job.spec.model_type)
+        label = " · ".join(filter(None, words))
+        choices.append(BaseModelChoice(checkpoint.id, label, (job.id, job.name), (checkpoint, job)))
+    models, _more = base_models.list_models(session, principal=principal, limit=CHOICES, state="ready")
+    choices += [BaseModelChoice(row.id, f"{row.name} · {row.facts.model_type}", None, row) for row in models]
     return choices
+
+
+def start_of(session: Session, choice: BaseModelChoice) -> StartingPoint | None:
+    """The starting point of a choice, which is not held; None if its files are missing."""
+    if isinstance(choice.source, ImportedModel):
+        return StartingPoint(choice.id, choice.source.facts)
+    try:
+        return _of_checkpoint(session, *choice.source)
+    except PanelError:
+        return None
