@@ -15,6 +15,8 @@ from app.core.formatting import number
 from app.core.i18n import _, translate
 from app.core.model_base import new_id
 from app.core.principal import Principal
+from app.core.settings import settings
+from app.corpora import problems
 from app.corpora import service as corpora
 from app.corpora import tokenizers as stored_tokenizers
 from app.corpora.record_kinds import KIND_WORDS
@@ -38,6 +40,7 @@ from app.web.pages import page
 from app.web.parameters import ShortText
 from app.web.preview_process import PREVIEWS
 from trainer.families import TEXT_OBJECTIVES
+from trainer.formats import corpus_formats
 from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
 from trainer.planning.proposals import BUDGETS
 from trainer.spec import MAX_STEPS
@@ -276,6 +279,9 @@ def _draw_form(
         num_combinations=form.num_search_jobs(context.form),
         uses_chat_template=context.uses("chat_template"),
         corpora=[corpus for corpus in texts if corpus.state != "failed"],
+        formats=corpus_formats.FILE_ENDINGS,
+        encodings=problems.ENCODINGS,
+        max_bytes=settings().max_upload_bytes,
         corpus_names={corpus.id: corpus.name for corpus in texts},
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],
         base_models=base_models,

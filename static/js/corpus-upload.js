@@ -232,6 +232,7 @@ class Batch {
     try {
       const corpus = await this.#create(this.rows);
       this.#remove(); // nothing keeps the page from being left
+      this.#announce(corpus);
       if (this.form.dataset.corpus !== undefined) location.href = `/corpora/${corpus.id}`;
     } catch (problem) {
       error.textContent = problem instanceof Error ? problem.message : "";
@@ -246,10 +247,11 @@ class Batch {
   /** @param {Row} row */
   async #createOne(row) {
     try {
-      await this.#create([row]);
+      const corpus = await this.#create([row]);
       row.element.remove();
       this.rows = this.rows.filter((other) => other !== row);
       if (!this.rows.length) this.#remove();
+      this.#announce(corpus);
     } catch (problem) {
       const error = find(row.element, ".error");
       error.textContent = problem instanceof Error ? problem.message : "";
@@ -261,7 +263,7 @@ class Batch {
 
   /**
    * @param {Row[]} rows
-   * @returns {Promise<{ id: string }>}
+   * @returns {Promise<{ id: string, name: string }>}
    * @throws {Error} with the server's message.
    */
   async #create(rows) {
@@ -275,6 +277,11 @@ class Batch {
     });
     await Promise.all(rows.map(({ upload }) => upload.forget()));
     return answer;
+  }
+
+  /** @param {{ id: string, name: string }} corpus which is not read yet */
+  #announce(corpus) {
+    this.form.dispatchEvent(new CustomEvent("corpus-created", { bubbles: true, detail: corpus }));
   }
 
   #refresh() {

@@ -2,6 +2,7 @@
 // its errors, and the page takes them over.
 
 import { closest, find } from "./dom.js";
+import { followUploads } from "./form-uploads.js";
 import { morph, parse } from "./morph.js";
 import { ProposalCurve } from "./proposal-curve.js";
 
@@ -15,6 +16,8 @@ export function start(form) {
   if (!(form instanceof HTMLFormElement)) return;
   let timer = 0;
   let turn = 0; // the answer to an earlier state of the form is dropped
+  /** @type {Set<string>} */
+  const uploaded = new Set(); // corpora to select with the next answer that is shown
   const curve = new ProposalCurve(form, () => schedule("/jobs/propose", DELAY));
 
   /**
@@ -25,8 +28,11 @@ export function start(form) {
     clearTimeout(timer);
     turn += 1;
     const current = turn;
-    const html = await post(path, new FormData(/** @type {HTMLFormElement} */ (form), button));
+    const data = new FormData(/** @type {HTMLFormElement} */ (form), button);
+    for (const id of uploaded) data.append("corpora", id);
+    const html = await post(path, data);
     if (current !== turn) return;
+    uploaded.clear();
     show(form, parse(html).getElementById(form.id));
     keep(/** @type {HTMLFormElement} */ (form));
     curve.update();
@@ -47,6 +53,10 @@ export function start(form) {
     keep(form);
     if (control.name === "proposal_seconds") curve.update();
     schedule(control.name === "proposal_seconds" ? "/jobs/propose" : "/jobs/plan", control.matches(AT_ONCE) ? 0 : DELAY);
+  });
+  followUploads(form, async (id) => {
+    if (id) uploaded.add(id);
+    await update("/jobs/plan");
   });
   form.addEventListener("submit", ({ submitter }) => {
     if (submitter?.hasAttribute("formaction")) return;

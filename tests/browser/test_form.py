@@ -194,3 +194,24 @@ def test_enter_submits_the_form_and_presses_no_preset(open_page: Open, trained: 
         page.locator("[name=max_steps]").fill("x")
         page.locator("[name=name]").press("Enter")
         expect(page.get_by_text("Nothing was submitted.")).to_be_visible()
+
+
+def test_a_corpus_is_uploaded_in_the_form_and_selected_once_it_is_read(open_page: Open, trained: str) -> None:
+    def choose_files(page: Page, name: str, text: str) -> None:
+        page.get_by_role("link", name="Upload another corpus").click()
+        file = {"name": name, "mimeType": "text/plain", "buffer": text.encode()}
+        page.locator("#upload input[type=file][name=file]").set_input_files([file])
+        expect(page.locator("#upload")).to_be_hidden()
+
+    with open_page("/jobs/new") as page:
+        page.get_by_label("Name", exact=True).fill("stays")
+        choose_files(page, "fables.txt", "A fox saw a crow. " * 2_000)
+        expect(page.get_by_role("checkbox", name="fables").first).to_be_checked()
+        expect(page.locator("[data-upload-status]")).to_be_empty()
+        expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
+        expect(page.get_by_label("Name", exact=True)).to_have_value("stays")
+        choose_files(page, "talk.jsonl", '{"prompt": "a", "completion": "b"}\n' * 3)
+        expect(page.locator("[data-upload-status]")).to_contain_text("this goal does not learn from its kind")
+        choose_files(page, "broken.jsonl", "{")
+        expect(page.locator("[data-upload-status] a")).to_have_text("broken")
+        expect(page.get_by_role("checkbox", name="fables").first).to_be_checked()

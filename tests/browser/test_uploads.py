@@ -43,7 +43,7 @@ def corpus_named(stack: Stack, name: str) -> Any:
 def test_a_folder_becomes_one_corpus(running_stack: Stack, open_page: Open, folder: Path, settings: Any) -> None:
     name = f"library {len(settings)}"
     with open_page("/corpora", **settings) as page:
-        page.get_by_label("Name", exact=True).fill(name)
+        page.get_by_label("Name of the corpus", exact=True).fill(name)
         page.locator("[data-folder]").set_input_files(folder)
         left_out = page.locator("[data-left-out]")
         expect(left_out).to_contain_text("library/cover.png: Files of this type cannot be read.")
@@ -80,7 +80,7 @@ def test_a_new_version_is_made_on_the_page_of_a_corpus(
     added = tmp_path / "three.txt"
     added.write_text("Third.")
     with open_page("/corpora") as page:
-        page.get_by_label("Name", exact=True).fill("growing")
+        page.get_by_label("Name of the corpus", exact=True).fill("growing")
         page.locator("[data-folder]").set_input_files(folder)
         page.get_by_role("row").filter(has_text="growing").get_by_role("link").click(timeout=MINUTE)
         first = page.url
