@@ -333,6 +333,16 @@ class TrainSpec(BaseModel):
             le=1_000_000,
         ),
     ]
+    evaluation_corpora: Annotated[
+        list[str],
+        field(
+            "watching",
+            "Evaluate at the end",
+            "IDs of corpora on which the best checkpoint is evaluated when the job has succeeded. Does not affect the "
+            "result.",
+            max_length=16,
+        ),
+    ] = []
     early_stopping_patience: Annotated[
         int | None,
         field(
@@ -428,11 +438,11 @@ class TrainSpec(BaseModel):
         return self.train_batch_size * self.sequence_length
 
     def sha256(self) -> str:
-        """Hash of every field that affects the result: all but `name` and `priority`."""
+        """Hash of every field that affects the result: all but `name`, `priority` and `evaluation_corpora`."""
         # Fields that came later are left out where they have their defaults, so that hashes stay as they were.
         added = ("split", "corpus_weights", "corpus_temperature", "new_tokens", "early_stopping_patience")
         unchanged = (name for name in added if getattr(self, name) == type(self).model_fields[name].default)
-        ignored = {"name", "priority", *unchanged}
+        ignored = {"name", "priority", "evaluation_corpora", *unchanged}
         text = json.dumps(self.model_dump(exclude=ignored), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 

@@ -62,6 +62,7 @@ SPEC_CODES = (
     "split_empty",
     "split_unnamed",
     "epochs_uncounted",
+    "judge_missing",
     "kind_unfit",
     "label_unknown",
     "labels_one",

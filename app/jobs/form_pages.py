@@ -41,7 +41,7 @@ from app.web.parameters import ShortText
 from app.web.preview_process import PREVIEWS
 from trainer.families import TEXT_OBJECTIVES
 from trainer.formats import corpus_formats
-from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, EVALUATION_KINDS
 from trainer.planning.proposals import BUDGETS
 from trainer.spec import MAX_STEPS
 from trainer.spec_errors import SpecError
@@ -71,7 +71,9 @@ def show_form(
     """
     with db.transaction() as session:
         if like is not None:
-            start = form.prefill_copy(service.get(session, principal=principal, job_id=like).spec.model_dump())
+            job = service.get(session, principal=principal, job_id=like)
+            evaluation = job.evaluation_corpora or job.spec.evaluation_corpora  # those of the job wait for its end
+            start = form.prefill_copy({**job.spec.model_dump(), "evaluation_corpora": evaluation})
         elif origin is not None:
             start = form.prefill_continue(form_start.origin_of(session, principal, origin))
         else:
@@ -282,6 +284,7 @@ def _draw_form(
         formats=corpus_formats.FILE_ENDINGS,
         encodings=problems.ENCODINGS,
         max_bytes=settings().max_upload_bytes,
+        evaluation_kinds=EVALUATION_KINDS,
         corpus_names={corpus.id: corpus.name for corpus in texts},
         tokenizers=[(t.id, _("{name} · {n} tokens", name=t.name, n=number(t.vocab_size or 0))) for t in tokenizers],
         base_models=base_models,

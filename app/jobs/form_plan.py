@@ -1,7 +1,7 @@
 """The plan next to the form of a new job: what the job will cost, or why its submission would be refused."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -17,7 +17,7 @@ from app.jobs.views import form
 from app.jobs.views.form import SubmittedForm
 from app.jobs.views.form_controls import FIXED_BY_BASE, FormContext
 from app.web.errors import spec_fields
-from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE
+from trainer.formats.corpus_kinds import CORPUS_KINDS_BY_OBJECTIVE, EVALUATION_KINDS
 from trainer.spec_errors import SpecError
 
 PLANNED_FIGURES = {"max_steps": "max_steps", "num_train_epochs": "num_epochs"}
@@ -83,12 +83,14 @@ def steps_and_epochs(answer: PlanAnswer | None) -> dict[str, str]:
 
 
 def without_unusable(context: FormContext, corpora: Sequence[Corpus]) -> SubmittedForm:
-    """The form without what its page locks: fields that the base model decides, corpora that the recipe cannot use."""
+    """The form without what its page does not offer: fields of the base model, corpora that cannot be chosen."""
     submitted = context.form
     if context.base is not None:
         submitted = form.without_fields(submitted, (*FIXED_BY_BASE, "tokenizer"))
     unusable = {corpus.id for corpus in corpora if corpus.kind not in CORPUS_KINDS_BY_OBJECTIVE[context.objective]}
-    return form.without_corpora(submitted, unusable)
+    evaluable = [corpus.id for corpus in corpora if corpus.state == "ready" and corpus.kind in EVALUATION_KINDS]
+    chosen = [corpus_id for corpus_id in submitted.evaluation_corpora if corpus_id in evaluable]
+    return replace(form.without_corpora(submitted, unusable), evaluation_corpora=chosen)
 
 
 def explain(problem: PanelError | None, errors: dict[str, str], visible_fields: Sequence[str]) -> str | None:

@@ -143,7 +143,7 @@ def _spec_rows(spec: dict[str, Any]) -> list[tuple[str, str, str]]:
             form.to_cell(value),
         )
         for name, value in spec.items()
-        if name not in ("name", "corpora") and uses(spec, name)
+        if name not in ("name", "corpora", "evaluation_corpora") and uses(spec, name)
     ]
 
 

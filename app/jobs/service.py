@@ -130,7 +130,7 @@ def complete_spec(session: Session, *, principal: Principal, request: dict[str, 
         validation.check_resumable(origin)
         before = effective_spec(parent)
         tokenizer_id = parent.tokenizer_id or before.tokenizer if before.base_model is None else None
-        earlier = {**before.model_dump(), "tokenizer": tokenizer_id}
+        earlier = {**before.model_dump(), "tokenizer": tokenizer_id, "evaluation_corpora": []}
         if before.max_steps is not None:  # an empty warm-up is a share of all steps: more must not lead back into it
             earlier["warmup_steps"] = before.num_warmup_steps
         request = replace_fields(earlier, request)
@@ -160,6 +160,9 @@ def _corpora(session: Session, principal: Principal, spec: TrainSpec) -> list[Co
     validation.check_kinds(spec, held_out, "validation_corpora")
     validation.check_labels(spec, corpora, held_out)
     validation.check_split(spec, corpora)
+    background_tasks.check_corpora(
+        session, principal=principal, ids=spec.evaluation_corpora, field="evaluation_corpora"
+    )
     return corpora
 
 
@@ -282,6 +285,7 @@ def _new_row(resolved: ResolvedRequest) -> dict[str, Any]:
         "facts": accuracy.planned(resolved.plan, resolved.node),
         "tokenizer_id": resolved.tokenizer.id if resolved.tokenizer is not None else None,
         "priority": PRIORITIES[spec.priority],
+        "evaluation_corpora": spec.evaluation_corpora,
         "parent_id": resolved.parent.id if resolved.parent is not None else None,
         "resume_from_id": origin.id if origin is not None else None,
         "step": origin.step if origin is not None else 0,

@@ -16,7 +16,13 @@ from trainer.modeling.architectures import class_name, saved_class
 CURVES = "curves.svg"
 WIDTH, HEIGHT, MARGIN = 720, 280, 44
 COLORS = {"loss": "#b45309", "eval_loss": "#0f766e"}
-IDS = ("corpora", "validation_corpora", "tokenizer", "base_model")  # fields of a spec that name things of one panel
+IDS = (
+    "corpora",
+    "validation_corpora",
+    "evaluation_corpora",
+    "tokenizer",
+    "base_model",
+)  # fields of a spec that name things of one panel
 PIPELINES = {"bert": "fill-mask", "roberta": "fill-mask", "t5": "text2text-generation"}
 USAGE = {
     "safetensors": """from transformers import {model_class}, PreTrainedTokenizerFast

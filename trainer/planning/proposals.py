@@ -44,7 +44,9 @@ BUDGETS = (  # seconds: the times of the curve, from a minute to a week
 )
 LOOKAHEAD = 3  # sizes with a higher loss, after which no larger one is tried: vocabulary and length grow in leaps
 SMALLEST_VOCABULARY = 2_048
-NOT_PROPOSED = {"name", "corpora", "objective", "priority", "resume_from_checkpoint", "tokenizer"}
+NOT_PROPOSED = {
+    *("name", "corpora", "evaluation_corpora", "objective", "priority", "resume_from_checkpoint", "tokenizer")
+}
 USED_SHARE = 0.9  # of the time, from which on time is the limit
 Limit = Literal["time", "text", "memory", "size"]
 

@@ -37,7 +37,10 @@ class LocalIds:
         origin = spec.resume_from_checkpoint
         if origin is not None:
             self._add(origin, origin if self._sees(Checkpoint, origin) else None)
-        others = (*spec.corpora, *spec.validation_corpora, spec.base_model, spec.tokenizer)
+        others = (
+            *(*spec.corpora, *spec.validation_corpora, *spec.evaluation_corpora),
+            *(spec.base_model, spec.tokenizer),
+        )
         for row_id in others:
             if row_id is not None and row_id not in self._ids:
                 self._add(row_id, None)

@@ -18,7 +18,7 @@ from trainer.planning.config_search import AUTO_FIELDS
 from trainer.planning.proposals import Proposal
 from trainer.spec import TrainSpec, recipe, recipe_names
 
-LISTS = ("corpora", "validation_corpora")
+LISTS = ("corpora", "validation_corpora", "evaluation_corpora")
 NUM_SEARCH_ROWS = 3
 RANGE_DOTS = ".."  # between the ends of a range, in a control for several values
 LARGEST_COUNT = 1_000  # of jobs, beyond which the form does not show the number
@@ -48,6 +48,7 @@ class SubmittedForm:
     fields: Mapping[str, str] = field(default_factory=dict)
     corpora: Sequence[str] = ()
     validation_corpora: Sequence[str] = ()
+    evaluation_corpora: Sequence[str] = ()
 
     @property
     def recipe(self) -> str:
@@ -239,8 +240,8 @@ def without_fields(form: SubmittedForm, names: Sequence[str]) -> SubmittedForm:
 
 
 def without_corpora(form: SubmittedForm, ids: Container[str]) -> SubmittedForm:
-    """The form with these corpora deselected."""
-    corpora, validation = ([corpus for corpus in getattr(form, name) if corpus not in ids] for name in LISTS)
+    """The form with these corpora deselected, to train on and to validate."""
+    corpora, validation = ([corpus for corpus in getattr(form, name) if corpus not in ids] for name in LISTS[:2])
     return replace(form, corpora=corpora, validation_corpora=validation)
 
 
@@ -258,24 +259,27 @@ def prefill_continue(origin: Origin) -> SubmittedForm:
     fields = {"resume_from_checkpoint": origin.checkpoint_id}
     if origin.spec["max_steps"] is not None and origin.step >= origin.spec["max_steps"]:
         fields["max_steps"] = str(2 * origin.spec["max_steps"])
-    return SubmittedForm(fields)
+    return SubmittedForm(fields, evaluation_corpora=origin.spec.get("evaluation_corpora", ()))
 
 
 def prefill_copy(spec: Mapping[str, Any]) -> SubmittedForm:
     """The form filled in with the fields of a spec that differ from its recipe."""
     fields = {name: text for name, text in _fields_of(spec).items() if text}
-    return SubmittedForm(fields, spec["corpora"], spec.get("validation_corpora", ()))
+    return SubmittedForm(fields, *(spec.get(name, ()) for name in LISTS))
 
 
 def with_preset(form: SubmittedForm, spec: Mapping[str, Any], kept: Container[str]) -> SubmittedForm:
     """The form with the fields of a preset in place of all its own but those that are `kept`."""
     own = {name: text for name, text in form.fields.items() if name not in properties() or name in kept}
-    return replace(form, fields={**own, **{name: to_form_value(value) for name, value in spec.items()}})
+    fields = {name: to_form_value(value) for name, value in spec.items() if name not in LISTS}
+    return replace(form, fields={**own, **fields}, evaluation_corpora=spec.get("evaluation_corpora", ()))
 
 
 def titled_values(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Title and value of each field of a partial spec, as the form shows them."""
-    return [(_title(name), to_display(value)) for name, value in spec.items() if name in properties()]
+    return [
+        (_title(name), to_display(value)) for name, value in spec.items() if name in properties() and name not in LISTS
+    ]
 
 
 def with_proposal(form: SubmittedForm, proposal: Proposal) -> SubmittedForm:

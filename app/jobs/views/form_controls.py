@@ -67,6 +67,7 @@ OUTSIDE_GROUPS = (
     "corpora",
     "corpus_weights",
     "validation_corpora",
+    "evaluation_corpora",
     "tokenizer",
     "base_model",
     "resume_from_checkpoint",
@@ -158,7 +159,11 @@ class FormContext:
 
     def shown_fields(self) -> list[str]:
         """The fields that are visible, with their errors, on the page."""
-        apart = ["name", "resume_from_checkpoint"] if self.origin is not None else (*OUTSIDE_GROUPS, *SEARCH_FIELDS)
+        apart = (
+            ["name", "resume_from_checkpoint", "evaluation_corpora"]
+            if self.origin is not None
+            else (*OUTSIDE_GROUPS, *SEARCH_FIELDS)
+        )
         return [*apart, *(name for name in properties() if name not in OUTSIDE_GROUPS and self.uses(name))]
 
     def uses(self, name: str) -> bool:
