@@ -53,7 +53,9 @@ class TrainSpec(BaseModel):
     resume_from_checkpoint: Annotated[
         str | None,
         field(
-            "job", "Continue from", "ID of a checkpoint whose weights, optimizer state and step the job continues from."
+            "job",
+            "Train further from",
+            "ID of a checkpoint whose weights, optimizer state and step the job continues from.",
         ),
     ] = None
     base_model: Annotated[

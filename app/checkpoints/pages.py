@@ -130,7 +130,7 @@ def _keep_words() -> dict[str, str]:
         "best": _("best"),
         "pinned": _("pinned"),
         "regular": _("kept regularly"),
-        "origin": _("a job continues from it"),
+        "origin": _("a job trains further from it"),
         "deployed": _("a deployment serves it"),
     }
 

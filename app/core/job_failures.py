@@ -133,11 +133,11 @@ FAILURES = {
     ),
     "nan_loss": FailureText(
         gettext_noop("The series {series} became {value} at step {step}: training diverged."),
-        gettext_noop("Continue from the last checkpoint with half the learning rate or with another seed."),
+        gettext_noop("Train further from the last checkpoint with half the learning rate or with another seed."),
     ),
     "loss_diverged": FailureText(
         gettext_noop("The loss jumped to {loss} at step {step}, from a median of {median}: training diverged."),
-        gettext_noop("Continue from the last checkpoint with half the learning rate or with another seed."),
+        gettext_noop("Train further from the last checkpoint with half the learning rate or with another seed."),
     ),
     "oom_gpu": FailureText(
         gettext_noop("The GPU ran out of memory at step {step}, and the micro-batch cannot be made smaller."),
@@ -157,13 +157,13 @@ FAILURES = {
     ),
     "checkpoint_unreadable": FailureText(
         gettext_noop("The checkpoint to resume from cannot be read: {why}."),
-        gettext_noop("Continue from an older checkpoint, or restore the files from a backup."),
+        gettext_noop("Train further from an older checkpoint, or restore the files from a backup."),
     ),
     "no_valid_ckpt": FailureText(
         gettext_noop("Every checkpoint that this job could resume from is damaged. None was deleted."),
         gettext_noop(
             "The history shows what is damaged. Restore the files from a backup, run athanor rescan and "
-            "continue from one of the checkpoints, or train from scratch."
+            "train further from one of the checkpoints, or train from scratch."
         ),
     ),
     "disk_full": FailureText(
@@ -273,7 +273,7 @@ REASONS: dict[str, str | Plural] = {
     "imported": gettext_noop("Imported from the archive {filename}."),
     "claimed": gettext_noop("The worker on {node} took the job."),
     "first_step": gettext_noop("The first step is done."),
-    "continued": gettext_noop("Submitted to continue from step {step} of another job."),
+    "continued": gettext_noop("Submitted to train further from step {step} of another job."),
     "wish_cancel": gettext_noop("Cancellation requested."),
     "cancelled_by": gettext_noop("{name}, who manages this installation, requested cancellation."),
     "wish_pause": gettext_noop("Pause requested."),

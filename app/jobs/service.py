@@ -441,7 +441,7 @@ def _open_job(session: Session, principal: Principal, job_id: str) -> Job:
     """A job that may be paused or resumed, locked for update."""
     job = own(session, Job, job_id, principal=principal)
     if job.finished_at is not None:
-        message = _("This job has ended. Continue from one of its checkpoints instead.")
+        message = _("This job has ended. Train further from one of its checkpoints instead.")
         raise PanelError(409, "job_ended", message)
     if job.desired == "cancel":
         raise PanelError(409, "job_cancelling", _("This job is being cancelled."))

@@ -142,7 +142,7 @@ def _request(session: Session, principal: Principal, submission_id: str, desired
     elif submission.state == "waiting":
         submission.desired = desired
     else:
-        message = _("This job has ended. Continue from one of its checkpoints instead.")
+        message = _("This job has ended. Train further from one of its checkpoints instead.")
         raise PanelError(409, "job_ended", message)
 
 

@@ -117,8 +117,8 @@ def lose_session(page: Page, running_stack: Stack) -> None:
 
 
 def continue_from_checkpoint(page: Page) -> None:
-    page.get_by_role("link", name="Continue", exact=True).first.click()
-    expect(page.get_by_role("heading", name="Continue from step")).to_be_visible()
+    page.get_by_role("link", name="Train further", exact=True).first.click()
+    expect(page.get_by_role("heading", name="Train further from step")).to_be_visible()
     expect(page.get_by_text("Each process needs about")).to_be_visible()  # the plan knows the checkpoint's job
     assert barriers(page) == []
     page.locator("summary").filter(has_text="Training").click()

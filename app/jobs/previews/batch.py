@@ -45,7 +45,9 @@ def view_batch(job_id: str, spec: TrainSpec, step: int, first: int, count: int) 
 
 def _unavailable(reason: str) -> PanelError:
     if reason.startswith("data_deleted"):
-        message = _("The tokenized data of this job have been deleted. Continue the job to make them again.")
+        message = _(
+            "The tokenized data of this job were deleted. Train further from one of its checkpoints to make them again."
+        )
         return PanelError(409, "batch_deleted", message)
     message = _("The data of this job are not tokenized yet. Come back when it trains.")
     return PanelError(409, "batch_unprepared", message)

@@ -64,12 +64,12 @@ def _continuations(job: Job, checkpoint: Checkpoint) -> list[Action]:
         half = {"learning_rate": job.spec.learning_rate / 2}
         other = {"seed": job.spec.seed + 1}
         return [
-            _continue(checkpoint, "half_learning_rate", _("Continue with half the learning rate"), half),
-            _continue(checkpoint, "another_order", _("Continue with the samples in another order"), other),
+            _continue(checkpoint, "half_learning_rate", _("Train further with half the learning rate"), half),
+            _continue(checkpoint, "another_order", _("Train further with the samples in another order"), other),
         ]
     if job.failure_code in (*OUT_OF_MEMORY, *BAD_INPUT):
         return []
-    return [_continue(checkpoint, "continue", _("Continue from step {step}", step=checkpoint.step), {})]
+    return [_continue(checkpoint, "continue", _("Train further from step {step}", step=checkpoint.step), {})]
 
 
 def _with_less_memory(job: Job) -> list[Action]:

@@ -149,8 +149,12 @@ class FormContext:
         return None
 
     def default_text(self, name: str) -> str:
-        """The label of a select's empty option: the value that it stands for, and where that comes from."""
+        """What an empty control stands for, and where that comes from."""
+        if self.defaults[name] is None and name in self.planned:
+            return _("{value} (from the plan)", value=self.planned[name])
         value = to_display(self.defaults[name])
+        if not value:  # such as a list without entries
+            return ""
         if self.origin is not None:
             return _("{value} (as before)", value=value)
         if self.base is not None and name in FIXED_BY_BASE:
@@ -201,7 +205,12 @@ def _control(name: str, schema: dict[str, Any], context: FormContext) -> Control
     if not choices:
         numeric = {"integer": "numeric", "number": "decimal"}.get(schema.get("type", ""))
         attrs |= {"rows": 3} if is_long else {}
-        attrs |= {"placeholder": placeholder, "inputmode": numeric, "autocomplete": "off", "spellcheck": "false"}
+        attrs |= {
+            "placeholder": context.default_text(name),
+            "inputmode": numeric,
+            "autocomplete": "off",
+            "spellcheck": "false",
+        }
     return Control(
         name=name,
         label=translate(schema["title"]),

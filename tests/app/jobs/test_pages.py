@@ -93,7 +93,7 @@ def test_the_form_offers_recipes_corpora_and_every_field_of_a_spec(alice: TestCl
     lists = {"validation_corpora", "evaluation_corpora"}
     others = {"objective", "resume_from_checkpoint", "corpus_weights", *lists}  # elsewhere, or not always
     assert set(TrainSpec.model_fields) - others <= offered
-    assert form.placeholders["max_steps"] == "19073"  # what the recipe says stands where nothing is typed
+    assert form.placeholders["max_steps"] == "19073 (recipe)"  # stands where nothing is typed
 
 
 def test_each_of_several_corpora_has_a_weight(alice: TestClient, alice_user: Person, corpus: str) -> None:
@@ -458,7 +458,7 @@ def test_a_job_resumes_from_a_checkpoint_with_changed_fields(alice: TestClient, 
     job_id, checkpoint_id = ended
     assert f'href="/jobs/new?from={checkpoint_id}"' in alice.get(f"/jobs/{job_id}").text
     text = alice.get(f"/jobs/new?from={checkpoint_id}").text
-    assert "Continue from step 40" in text
+    assert "Train further from step 40" in text
     assert "the first" in text
     drawn = HtmlForm.of(text)
     assert (drawn.has_plan, drawn.value("max_steps")) == (True, "80")
@@ -470,7 +470,7 @@ def test_a_job_resumes_from_a_checkpoint_with_changed_fields(alice: TestClient, 
     assert answer.status_code == 303, answer.text
     child = alice.get(answer.headers["location"]).text
     assert f'<a href="/jobs/{job_id}">the first</a>' in child
-    assert "Submitted to continue from step 40 of another job." in child
+    assert "Submitted to train further from step 40 of another job." in child
     assert f'href="/jobs/{job_id}"' in alice.get("/jobs").text
     assert "continued" in alice.get("/jobs").text
 
@@ -479,7 +479,7 @@ def test_errors_of_a_continued_job_are_shown_at_their_fields(alice: TestClient, 
     answer = alice.post("/jobs", data={"key": "w" * 16, "resume_from_checkpoint": ended[1], "max_steps": "40"})
     assert answer.status_code == 422
     assert "the checkpoint is already at step 40" in answer.text
-    assert "Continue from step 40" in answer.text
+    assert "Train further from step 40" in answer.text
 
 
 def test_another_user_can_neither_continue_nor_copy_a_job(bob: TestClient, ended: tuple[str, str]) -> None:

@@ -122,8 +122,8 @@ def test_an_empty_control_shows_what_the_other_comes_to(alice: TestClient, alice
     in_steps = HtmlForm.of(alice.post("/jobs/plan", data={**form, "max_steps": "50"}).text).placeholders
     in_epochs = HtmlForm.of(alice.post("/jobs/plan", data={**form, "num_train_epochs": "3"}).text).placeholders
     one = plan(alice, corpus, max_steps=50)
-    assert in_steps["num_train_epochs"] == f"≈ {one['num_epochs']:.3g}"
-    assert in_epochs["max_steps"] == f"≈ {plan(alice, corpus, num_train_epochs=3)['max_steps']}"
+    assert in_steps["num_train_epochs"] == f"≈ {one['num_epochs']:.3g} (from the plan)"
+    assert in_epochs["max_steps"] == f"≈ {plan(alice, corpus, num_train_epochs=3)['max_steps']} (from the plan)"
     assert in_steps["max_steps"] != in_epochs["max_steps"]  # the recipe's, where steps count
 
 
