@@ -472,7 +472,7 @@ def test_a_job_resumes_from_a_checkpoint_with_changed_fields(alice: TestClient, 
     assert f'<a href="/jobs/{job_id}">the first</a>' in child
     assert "Submitted to train further from step 40 of another job." in child
     assert f'href="/jobs/{job_id}"' in alice.get("/jobs").text
-    assert "continued" in alice.get("/jobs").text
+    assert "trained further" in alice.get("/jobs").text
 
 
 def test_errors_of_a_continued_job_are_shown_at_their_fields(alice: TestClient, ended: tuple[str, str]) -> None:
