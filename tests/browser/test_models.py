@@ -2,13 +2,14 @@
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, until_started
 
 
 def test_a_base_model_fixes_the_network_fields_of_the_form(open_page: Open, base_model: str) -> None:
     with open_page(f"/models/{base_model}") as page:
         page.locator(".page-header").get_by_role("link", name="Fine-tune").click()
         page.wait_for_url("**/jobs/new?base_model=*")
+        until_started(page)
         assert page.locator("[name=recipe]:checked").get_attribute("value") == "classifier"
         size, layers = page.locator("[name=hidden_size]"), page.locator("[name=num_hidden_layers]")
         assert (size.is_disabled(), size.get_attribute("placeholder")) == (True, "32 (base model)")
