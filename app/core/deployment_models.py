@@ -55,7 +55,7 @@ class Replica(Base):
 
 
 class DeploymentCall(Base):
-    """One generation by a deployment."""
+    """A request to a deployment, of one text or several; refusals of the same minute share a row."""
 
     __tablename__ = "deployment_call"
 
@@ -67,6 +67,7 @@ class DeploymentCall(Base):
     num_prompt_tokens: Mapped[int] = mapped_column(server_default="0")
     num_tokens: Mapped[int] = mapped_column(server_default="0")
     failure: Mapped[str | None]
+    num_requests: Mapped[int] = mapped_column(server_default="1")  # that the row stands for
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
     __table_args__ = (Index("ix_deployment_call_deployment_id_created_at", "deployment_id", "created_at"),)

@@ -14,7 +14,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core import db
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
 from app.core.model_base import new_id
@@ -24,6 +23,7 @@ from app.openai.generations import as_openai, unsupported
 from app.openai.models import Model
 from app.playground import service
 from app.playground.api import collect_while_connected
+from app.playground.deployments import calls
 from app.playground.deployments.calls import Call
 from app.playground.inspection.schemas import MAX_TEXT_CHARACTERS, MAX_TEXTS
 from app.playground.schemas import MAX_CONTEXT, GenerationTask
@@ -83,7 +83,9 @@ async def create(request: Request, principal: Submitter, body: EmbeddingsRequest
         call = Call(task)
         async with call.recorded():
             for start in range(0, len(inputs), MAX_TEXTS):
-                answer = await _embed(request, task, inputs[start : start + MAX_TEXTS], call)
+                part = task.model_copy(update={"id": new_id(), "prompt_number": start, "deployment_id": None})
+                part.arguments = {"texts": inputs[start : start + MAX_TEXTS]}
+                answer = await _embed(request, part, call)
                 if isinstance(answer, Response):  # the client has disconnected
                     return answer
                 vectors += answer
@@ -97,30 +99,24 @@ async def create(request: Request, principal: Submitter, body: EmbeddingsRequest
 
 def _placed(principal: Principal, name: str) -> tuple[Model, GenerationTask]:
     """The model that is meant, and the task of embedding with it, without its texts."""
-    with db.transaction() as session:
+    with calls.placing() as session:
         model = models.resolve(session, principal=principal, name=name)
         task = GenerationTask(id=new_id(), path="", task="embed")
-        service.place(session, principal, task, model.source_id, "embed")
+        service.place(session, principal, [task], model.source_id, "embed")
     return model, task
 
 
-async def _embed(
-    request: Request, task: GenerationTask, inputs: Sequence[Input], call: Call
-) -> list[list[float]] | Response:
+async def _embed(request: Request, task: GenerationTask, call: Call) -> list[list[float]] | Response:
     """The vectors of some texts; an empty response if the client disconnects. Raises PanelError."""
-    arguments = {"texts": list(inputs)}
-    one = task.model_copy(update={"id": new_id(), "arguments": arguments, "deployment_id": None})
     try:
-        await to_thread.run_sync(service.enqueue, one)
-        answer = await collect_while_connected(request, one)
+        await to_thread.run_sync(service.enqueue, task)
+        answer = await collect_while_connected(request, task, call)
     except PanelError as error:
         call.failure = error.code
         raise
     if isinstance(answer, Response):
         return answer
-    result = json.loads(answer["result"])
-    call.num_prompt_tokens += sum(result["num_tokens"])
-    vectors: list[list[float]] = result["embeddings"]
+    vectors: list[list[float]] = json.loads(answer["result"])["embeddings"]
     return vectors
 
 

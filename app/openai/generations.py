@@ -23,7 +23,6 @@ from sqlalchemy.orm import Session
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from app.core import db
 from app.core.errors import FieldError, PanelError, bad_field
 from app.core.formatting import json_text
 from app.core.i18n import _
@@ -32,6 +31,8 @@ from app.core.principal import Principal
 from app.openai import models
 from app.playground import failures, service
 from app.playground.api import cancel_when_disconnected
+from app.playground.deployments import calls
+from app.playground.deployments.calls import Call
 from app.playground.schemas import MAX_CONTEXT, GenerationTask
 from app.playground.service import GenerationEvent
 from app.web.openai_errors import openai_error
@@ -153,7 +154,7 @@ def _start(
     principal: Principal, request: GenerationRequest, prompts: Sequence[dict[str, Any]], renamed: dict[str, str]
 ) -> Generations:
     try:
-        with db.transaction() as session:
+        with calls.placing() as session:
             generations = _prepared(session, principal, request, prompts)
         service.enqueue(*generations.tasks)
     except PanelError as error:
@@ -165,10 +166,9 @@ def _prepared(
     session: Session, principal: Principal, request: GenerationRequest, prompts: Sequence[dict[str, Any]]
 ) -> Generations:
     model = models.resolve(session, principal=principal, name=request.model)
+    fields = [{**request.sampling(), **prompt, "stream": bool(request.stream)} for prompt in prompts]
     tasks: list[GenerationTask] = []
-    for prompt in prompts:
-        fields = {**request.sampling(), **prompt, "stream": bool(request.stream)}
-        first = service.prepare(session, principal=principal, model_id=model.source_id, **fields)
+    for first in service.prepare(session, principal=principal, model_id=model.source_id, prompts=fields):
         for _number in range(request.n or 1):
             id_ = first.id if not tasks else new_id()
             seed = first.seed if request.seed is None else request.seed
@@ -284,9 +284,7 @@ class GenerationResponse(Response):
         # A task group repeats its cancellation: a single cancel can get lost in a read that ends at the same moment.
         async with anyio.create_task_group() as group:
             writing, events = anyio.create_memory_object_stream[tuple[int, GenerationEvent]](64)
-            async with writing:
-                for index, task in enumerate(self._tasks):
-                    group.start_soon(_forward, index, task, writing.clone())
+            group.start_soon(_forward_all, self._tasks, writing)
             watching = anyio.CancelScope()
             group.start_soon(_watch, Request(scope, receive), watching, group.cancel_scope)
             with events:
@@ -347,9 +345,19 @@ class GenerationResponse(Response):
         return event
 
 
-async def _forward(index: int, task: GenerationTask, sink: MemoryObjectSendStream[tuple[int, GenerationEvent]]) -> None:
-    """Put what is generated into the stream of all generations of a request."""
-    async with sink, aclosing(service.follow(task)) as events:
+Sink = MemoryObjectSendStream[tuple[int, GenerationEvent]]
+
+
+async def _forward_all(tasks: Sequence[GenerationTask], sink: Sink) -> None:
+    """Put what is generated into a stream, which ends once the request has been recorded, as one call."""
+    call = Call(tasks[0])
+    async with sink, call.recorded(), anyio.create_task_group() as group:
+        for index, task in enumerate(tasks):
+            group.start_soon(_forward, index, task, call, sink)
+
+
+async def _forward(index: int, task: GenerationTask, call: Call, sink: Sink) -> None:
+    async with aclosing(service.follow(task, call)) as events:
         async for event in events:
             if event.name in ("piece", "done", "failure"):
                 await sink.send((index, event))

@@ -9,11 +9,12 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.core import db
 from app.core.errors import PanelError
 from app.core.formatting import json_text
 from app.core.principal import Principal
 from app.playground import failures, service
+from app.playground.deployments import calls
+from app.playground.deployments.calls import Call
 from app.playground.schemas import GenerateAnswer, GenerateRequest, GenerationTask
 from app.web.auth import Submitter
 from app.web.idempotency import ApiRoute
@@ -50,7 +51,7 @@ async def generate(request: Request, body: GenerateRequest, principal: Submitter
 
 def enqueue(principal: Principal, body: GenerateRequest) -> GenerationTask:
     """Check a request and enqueue it. Raises PanelError."""
-    with db.transaction() as session:
+    with calls.placing() as session:
         task = service.begin(session, principal=principal, request=body)
     service.enqueue(task)
     return task
@@ -62,7 +63,7 @@ async def _events(task: GenerationTask) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(json_text(event.data), event=event.name, sep="\n")
 
 
-async def collect_while_connected(request: Request, task: GenerationTask) -> Any:
+async def collect_while_connected(request: Request, task: GenerationTask, request_call: Call | None = None) -> Any:
     """The result of `service.collect`, or an empty 204 response if the client disconnects, which stops the generation.
 
     Raises PanelError for a failure.
@@ -73,7 +74,7 @@ async def collect_while_connected(request: Request, task: GenerationTask) -> Any
     async with anyio.create_task_group() as group:
         group.start_soon(cancel_when_disconnected, request, group.cancel_scope)
         try:
-            answer = await service.collect(task)
+            answer = await service.collect(task, request_call)
         except PanelError as error:
             failure = error  # raised below: the group would wrap it in an ExceptionGroup
         group.cancel_scope.cancel()

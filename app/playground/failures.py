@@ -39,6 +39,7 @@ _STATUS = {
     "line_full": 503,
     "line_slow": 503,
     "no_worker": 503,
+    "nodes_away": 503,
     "broker_away": 503,
     "request_lost": 503,
     "worker_lost": 503,
@@ -72,7 +73,8 @@ _FIELDS = {
 
 _SHARED = (
     *("checkpoint_gone", "checkpoint_broken", "checkpoint_corrupt", "memory_exceeded", "memory_short", "line_full"),
-    *("line_slow", "no_worker", "broker_away", "request_lost", "worker_lost", "inference_lost", "inference_failed"),
+    *("line_slow", "no_worker", "nodes_away", "broker_away", "request_lost", "worker_lost", "inference_lost"),
+    "inference_failed",
 )
 GENERATION_CODES = (
     *_SHARED,
@@ -149,6 +151,10 @@ def sentence(code: str, values: dict[str, Any]) -> str:
         "line_full": _("Too many people are waiting for text. Try again in a minute."),
         "line_slow": _("No generation slot became free in time. Try again in a minute."),
         "no_worker": _("No worker is running. Start one with `athanor worker`, then try again."),
+        "nodes_away": _(
+            "No node that may serve this deployment is online. Try again in a moment, or have its owner choose other "
+            "nodes."
+        ),
         "broker_away": _("The broker (Valkey) cannot be reached. Jobs keep running; try again in a moment."),
         "request_lost": _("The broker lost this request, perhaps in a restart. Send it again."),
         "worker_lost": _("The worker that was writing stopped answering. Try again."),

@@ -168,6 +168,7 @@ class GenerationTask(GenerationSettings):
     node: str | None = None  # that has to answer it, as it keeps the model in memory
     deployment_id: str | None = None
     user_id: str = ""
+    prompt_number: int = 0  # among the prompts of its request, which may ask for several texts of each
     prompt_ids: list[int] = []  # in place of a prompt
     echo: bool = False  # whether the text begins with the prompt
     stream: bool = True  # whether its reader is shown the text as it grows
@@ -183,7 +184,7 @@ class GenerationMessage(BaseModel):
 
     Only the fields of its event are set: waiting has position; piece has text and num_tokens, and with top_logprobs
     tokens, and with tools tool_calls; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second, or
-    the result of a look inside the model; failure has code and values; start and beat have none.
+    the result of a look inside the model and num_prompt_tokens; failure has code and values; start and beat have none.
     """
 
     event: Literal["waiting", "start", "piece", "beat", "done", "failure"]

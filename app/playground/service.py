@@ -8,7 +8,7 @@ import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -58,15 +58,22 @@ def begin(session: Session, *, principal: Principal, request: GenerateRequest) -
     if request.messages and request.prompt:
         raise bad_field("messages", "prompt_and_messages", _("Send either prompt or messages, not both."))
     fields = request.model_dump(exclude={"checkpoint"})
-    return prepare(session, principal=principal, model_id=request.checkpoint, **fields)
+    (task,) = prepare(session, principal=principal, model_id=request.checkpoint, prompts=[fields])
+    return task
 
 
 def prepare(
-    session: Session, *, principal: Principal, model_id: str, seed: int | None = None, **fields: Any
-) -> GenerationTask:
-    """The task of a generation, by its fields, which are valid, with a model that its sender may use. Raises
+    session: Session, *, principal: Principal, model_id: str, prompts: Sequence[dict[str, Any]]
+) -> list[GenerationTask]:
+    """The tasks of a request, by their fields, which are valid, with a model that its sender may use. Raises
     PanelError.
     """
+    tasks = [_task(prompt_number=number, **fields) for number, fields in enumerate(prompts)]
+    place(session, principal, tasks, model_id, "messages" if tasks[0].messages else "generate")
+    return tasks
+
+
+def _task(*, seed: int | None = None, **fields: Any) -> GenerationTask:
     task = GenerationTask(id=new_id(), path="", seed=secrets.randbits(31) if seed is None else seed, **fields)
     messages = task.messages or []
     num_characters = len(task.prompt) + len(task.prefill) + sum(len(message.content or "") for message in messages)
@@ -77,21 +84,21 @@ def prepare(
             limit=MAX_PROMPT_CHARACTERS,
         )
         raise bad_field("messages" if messages else "prompt", "prompt_too_large", text, status=413)
-    place(session, principal, task, model_id, "messages" if messages else "generate")
     return task
 
 
-def place(session: Session, principal: Principal, task: GenerationTask, model_id: str, use: str) -> None:
-    """Give a task its model: a deployment, which counts the call, or one that its sender may use so. Raises
-    PanelError.
+def place(session: Session, principal: Principal, tasks: Sequence[GenerationTask], model_id: str, use: str) -> None:
+    """Give the tasks of a request their model: a deployment, which counts it as one call, or one that its sender may
+    use so. Raises PanelError.
     """
     deployment = calls.find(session, principal=principal, name=model_id)
     if deployment is None:
-        task.path = model_path(session, principal, model_id, use)
+        path, node = model_path(session, principal, model_id, use), None
     else:
-        calls.count(deployment, principal)
-        task.path, task.node = calls.route(session, deployment)
-        task.deployment_id, task.user_id = deployment.id, principal.user_id
+        path, node = calls.place(session, deployment, principal)
+    for task in tasks:
+        task.path, task.node, task.user_id = path, node, principal.user_id
+        task.deployment_id = None if deployment is None else deployment.id
 
 
 def model_path(session: Session, principal: Principal, model_id: str, use: str) -> str:
@@ -129,27 +136,33 @@ def _traits(session: Session, model: Checkpoint | ImportedModel) -> Traits:
 
 
 def enqueue(*tasks: GenerationTask) -> None:
-    """Enqueue checked requests, all or none. Raises PanelError."""
+    """Enqueue the checked tasks of a request, all or none. Raises PanelError."""
     try:
-        if not generation_queue.enqueue(*tasks):
-            raise failures.error("line_full", {})
+        code = None if generation_queue.enqueue(*tasks) else "line_full"
     except RedisError as error:
         log.warning("generation %s: broker not reachable: %s", tasks[0].id, error)
-        raise failures.error("broker_away", {}) from None
+        code = "broker_away"
+    if code is not None:
+        Call(tasks[0], failure=code).store()
+        raise failures.error(code, {})
 
 
-async def follow(task: GenerationTask) -> AsyncGenerator[GenerationEvent, None]:
-    """The events of a generation as they happen, until `done` or `failure`. Closing it early stops the generation."""
-    wait, call = _Wait(), Call(task)
-    async with call.recorded(), aclosing(generation_queue.read(task)) as lines:
+async def follow(task: GenerationTask, request_call: Call | None = None) -> AsyncGenerator[GenerationEvent, None]:
+    """The events of a generation as they happen, until `done` or `failure`. Closing it early stops the generation.
+
+    What is to be recorded is added to the call of a request of several tasks, or else recorded as a call.
+    """
+    wait, call = _Wait(), request_call or Call(task)
+    recording = call.recorded() if request_call is None else nullcontext()
+    async with recording, aclosing(generation_queue.read(task)) as lines:
         async for entry in lines:
             name = entry.event
-            call.note(entry)
+            call.note(task, entry)
             if name == "waiting":
                 position = entry.position
                 if position is not None and wait.changed(position):
                     yield GenerationEvent("waiting", {"position": position, "message": _position_message(position)})
-                if (code := await wait.failure()) is not None:
+                if (code := await wait.failure(task.node)) is not None:
                     call.failure = code
                     yield _failure(code, {})
                     return
@@ -176,23 +189,26 @@ class _Wait:
         self.position = position
         return has_changed
 
-    async def failure(self) -> str | None:
-        """The code of the failure that ends the wait, or None."""
+    async def failure(self, node: str | None) -> str | None:
+        """The code of the failure that ends the wait for a node, or for any; or None."""
         now = time.monotonic()
         if now - self.started_at > WAIT_SECONDS:
             return "line_slow"
         if now - self.checked_at < LOOK_SECONDS:
             return None
         self.checked_at = now
-        return None if await to_thread.run_sync(_has_live_worker) else "no_worker"
+        live = await to_thread.run_sync(_live_nodes)
+        if live == []:
+            return "no_worker"
+        return "nodes_away" if node and live and node not in live else None
 
 
-def _has_live_worker() -> bool:
+def _live_nodes() -> list[str] | None:
     try:
         with db.transaction() as session:
-            return bool(live_nodes(session))
+            return live_nodes(session)
     except SQLAlchemyError:
-        return True  # unknown while the database is down: no reason to give up
+        return None  # unknown while the database is down: no reason to give up
 
 
 def _position_message(position: int) -> str:
@@ -205,10 +221,10 @@ def _failure(code: str, values: dict[str, Any]) -> GenerationEvent:
     return GenerationEvent("failure", {"code": code, "message": failures.sentence(code, values), "values": values})
 
 
-async def collect(task: GenerationTask) -> dict[str, Any]:
+async def collect(task: GenerationTask, request_call: Call | None = None) -> dict[str, Any]:
     """The complete text of a generation and its `done` event. Raises PanelError for a failure."""
     text, tokens = "", list[dict[str, Any]]()
-    async with aclosing(follow(task)) as events:
+    async with aclosing(follow(task, request_call)) as events:
         async for event in events:
             if event.name == "piece":
                 text += event.data["text"]

@@ -315,6 +315,7 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "tokens_invalid": ((422,), "The tokens of an answer have another form, or are not those of its content."),
     "messages_unfit": ((422,), "The model turns one text into another and does not answer conversations."),
     "no_worker": ((503,), "No worker is running."),
+    "nodes_away": ((503,), "No node that may serve the deployment is online."),
     "prompt_and_messages": ((422,), "Either a prompt or messages are needed."),
     "token_unknown": ((422,), "The model has no token with this ID."),
     "unsupported_parameter": ((422,), "A request under /v1 asks for something that is not supported here."),

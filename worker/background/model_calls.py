@@ -20,6 +20,7 @@ from app.core.synthetic_models import ModelEndpoint
 from app.core.synthetic_shapes import RecordSettings
 from app.core.version import VERSION
 from app.playground import service as playground
+from app.playground.deployments import calls
 from app.playground.schemas import GenerationTask
 from app.synthetic import prompts
 from app.synthetic.endpoints import RULES
@@ -287,21 +288,16 @@ class OwnModel:
         self._stop.set()
 
     def _ask(self, prompt: str, seed: int, can_chat: bool) -> WrittenAnswer:
-        text: dict[str, Any] = {"prompt": prompt}
-        if can_chat:
-            text = {"messages": [{"role": "user", "content": prompt}]}
-        with db.transaction() as session:
-            task = playground.prepare(
-                session,
-                principal=self._principal,
-                model_id=self._model_id,
-                seed=seed,
-                json_schema=self._schema,
-                temperature=self._settings.temperature,
-                max_tokens=self._settings.max_tokens,
-                top_k=0,
-                **text,
-            )
+        fields: dict[str, Any] = {
+            "seed": seed,
+            "json_schema": self._schema,
+            "temperature": self._settings.temperature,
+            "max_tokens": self._settings.max_tokens,
+            "top_k": 0,
+            **({"messages": [{"role": "user", "content": prompt}]} if can_chat else {"prompt": prompt}),
+        }
+        with calls.placing() as session:
+            (task,) = playground.prepare(session, principal=self._principal, model_id=self._model_id, prompts=[fields])
         playground.enqueue(task)
         result = anyio.run(self._collect, task)
         return WrittenAnswer(

@@ -204,6 +204,14 @@ def _rounded(matrix: torch.Tensor) -> list[list[float]]:
     return [[round(value, DIGITS) for value in row] for row in matrix.tolist()]
 
 
+def num_tokens_read(answer: Answer) -> int:
+    """The tokens of the text, or of all texts, that an answer is about."""
+    if "tokens" in answer:
+        return len(answer["tokens"])
+    num_tokens = answer["num_tokens"]
+    return sum(num_tokens) if isinstance(num_tokens, list) else num_tokens
+
+
 INSPECTIONS: dict[str, Callable[..., Answer]] = {
     "tokenize": _tokenize,
     "score": _score,

@@ -41,7 +41,7 @@ from trainer.inference.text_pieces import MarkedDecoder, TextPiece, TokenDecoder
 from trainer.inference.tool_calls import ToolCallParser
 from trainer.inference.tool_grammar import call_grammar
 from trainer.processes.session_priority import set_session_niceness
-from worker.inference.inspection_tasks import INSPECTIONS
+from worker.inference.inspection_tasks import INSPECTIONS, num_tokens_read
 from worker.inference.models import GenerationRefused, Models, SandboxedModel
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,8 @@ def _generated_tokens(model: SandboxedModel, choices: Sequence[TokenChoice]) -> 
 def _inspect(model: SandboxedModel, task: GenerationTask) -> Iterator[GenerationMessage]:
     """The answer of a look inside a model, as JSON: no process between here and the client has to read it."""
     answer = INSPECTIONS[task.task](model, **task.arguments)
-    yield GenerationMessage(event="done", result=json.dumps(answer, allow_nan=False))
+    num_tokens = num_tokens_read(answer)
+    yield GenerationMessage(event="done", result=json.dumps(answer, allow_nan=False), num_prompt_tokens=num_tokens)
 
 
 Task = Callable[[SandboxedModel, GenerationTask], Iterator[GenerationMessage]]

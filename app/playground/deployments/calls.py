@@ -3,15 +3,16 @@
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import anyio
 from anyio import to_thread
 from redis import RedisError
-from sqlalchemy import ColumnElement, and_, any_, delete, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, any_, delete, func, literal, or_, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -22,6 +23,7 @@ from app.core.i18n import ngettext
 from app.core.live import valkey
 from app.core.names import comparison_key
 from app.core.principal import Principal
+from app.playground import failures
 from app.playground.deployments import replicas
 from app.playground.deployments.schemas import HourAnswer, UsageAnswer
 from app.playground.schemas import GenerationMessage, GenerationTask
@@ -31,6 +33,34 @@ log = logging.getLogger(__name__)
 MINUTE = 60
 RECORD_SECONDS = 5
 KEPT = timedelta(days=90)  # of calls
+
+
+@dataclass
+class CallRefused(PanelError):
+    """A call that its deployment refuses."""
+
+    deployment_id: str = ""
+    user_id: str = ""
+
+
+@contextmanager
+def placing() -> Iterator[Session]:
+    """A transaction in which calls are placed. One that is refused is counted after it. Raises PanelError."""
+    try:
+        with db.transaction() as session:
+            yield session
+    except CallRefused as refusal:
+        _store_refusal(refusal)
+        raise
+
+
+def place(session: Session, deployment: Deployment, principal: Principal) -> tuple[str, str | None]:
+    """Count a call against its limit, and choose the model's directory and the node for it. Raises CallRefused."""
+    try:
+        count(deployment, principal)
+        return route(session, deployment)
+    except PanelError as error:
+        raise CallRefused(**vars(error), deployment_id=deployment.id, user_id=principal.user_id) from None
 
 
 def callable_by(principal: Principal) -> ColumnElement[bool]:
@@ -48,17 +78,23 @@ def find(session: Session, *, principal: Principal, name: str) -> Deployment | N
 def route(session: Session, deployment: Deployment) -> tuple[str, str | None]:
     """The model's directory and the node for a call: a live replica of the newest model, else of the one before.
 
-    Without a replica any node may load the model.
+    Without a replica any node may load the model; with chosen nodes, one of them. Raises PanelError (503) while none
+    of those is online.
     """
+    live = replicas.live_nodes(session)
+    allowed = replicas.allowed_nodes(deployment.nodes, live)
+    if not allowed and deployment.nodes:
+        raise failures.error("nodes_away", {})
     ready = select(Replica).where(
-        Replica.deployment_id == deployment.id,
-        Replica.state == "ready",
-        Replica.node.in_(replicas.live_nodes(session)),
+        Replica.deployment_id == deployment.id, Replica.state == "ready", Replica.node.in_(allowed)
     )
     rows = session.scalars(ready).all()
     current = [row for row in rows if row.path == deployment.path]
-    chosen = random.choice(current or rows) if rows else None  # noqa: S311 - any of them will do
-    return (deployment.path, None) if chosen is None else (chosen.path, chosen.node)
+    if current or rows:
+        chosen = random.choice(current or rows)  # noqa: S311 - any of them will do
+        return chosen.path, chosen.node
+    loading = replicas.hosts(deployment.id, deployment.nodes, live, deployment.num_replicas)
+    return deployment.path, random.choice(loading) if deployment.nodes else None  # noqa: S311
 
 
 def count(deployment: Deployment, principal: Principal) -> None:
@@ -87,21 +123,28 @@ def count(deployment: Deployment, principal: Principal) -> None:
 
 @dataclass
 class Call:
-    """What is recorded of a generation if it is by a deployment."""
+    """What is recorded of a request, of one task or several, if it is to a deployment."""
 
-    task: GenerationTask
+    task: GenerationTask  # the first one
     began: float = field(default_factory=time.monotonic)
     first: float | None = None
-    num_prompt_tokens: int = 0
-    num_tokens: int = 0
     failure: str | None = None
+    _of_prompts: dict[int, int] = field(default_factory=dict)  # tokens, by the number of the prompt
+    _of_texts: dict[str, int] = field(default_factory=dict)  # tokens so far, by the ID of the task
 
-    def note(self, message: GenerationMessage) -> None:
-        """Take from a message what is recorded."""
+    @property
+    def num_prompt_tokens(self) -> int:
+        """The tokens of all prompts, each counted once, however many texts follow it."""
+        return sum(self._of_prompts.values())
+
+    def note(self, task: GenerationTask, message: GenerationMessage) -> None:
+        """Take from a message of one of the tasks what is recorded."""
         if message.event == "piece" and self.first is None:
             self.first = time.monotonic()
-        self.num_tokens = message.num_tokens or self.num_tokens
-        self.num_prompt_tokens = message.num_prompt_tokens or self.num_prompt_tokens
+        if message.num_tokens:
+            self._of_texts[task.id] = message.num_tokens
+        if message.num_prompt_tokens:
+            self._of_prompts[task.prompt_number] = message.num_prompt_tokens
         self.failure = message.code or self.failure
 
     @asynccontextmanager
@@ -112,37 +155,78 @@ class Call:
         finally:
             if self.task.deployment_id is not None:
                 with anyio.move_on_after(RECORD_SECONDS, shield=True):
-                    await to_thread.run_sync(self._store, self.task.deployment_id)
+                    await to_thread.run_sync(self.store)
 
-    def _store(self, deployment_id: str) -> None:
+    def store(self) -> None:
+        """Store the call as it is now, if it is to a deployment."""
+        if self.task.deployment_id is None:
+            return
         values = {
             "user_id": self.task.user_id,
             "milliseconds": round((time.monotonic() - self.began) * 1000),
             "first_milliseconds": None if self.first is None else round((self.first - self.began) * 1000),
             "num_prompt_tokens": self.num_prompt_tokens,
-            "num_tokens": self.num_tokens,
+            "num_tokens": sum(self._of_texts.values()),
             "failure": self.failure,
         }
-        try:
-            with db.transaction() as session:
-                if session.get(Deployment, deployment_id) is not None:
-                    session.add(DeploymentCall(deployment_id=deployment_id, **values))
-                    is_old = DeploymentCall.created_at < func.now() - KEPT
-                    session.execute(delete(DeploymentCall).where(DeploymentCall.deployment_id == deployment_id, is_old))
-        except SQLAlchemyError as error:  # what was generated has been sent already
-            log.warning("a call of deployment %s was not recorded: %s", deployment_id, error)
+        with _recording(self.task.deployment_id) as session:
+            _add(session, self.task.deployment_id, values)
+
+
+def _store_refusal(refusal: CallRefused) -> None:
+    """Count a refused call in the row of this minute."""
+    alike = (
+        DeploymentCall.deployment_id == refusal.deployment_id,
+        DeploymentCall.user_id == refusal.user_id,
+        DeploymentCall.failure == refusal.code,
+        DeploymentCall.created_at >= func.date_trunc("minute", func.now()),
+    )
+    row = select(DeploymentCall.id).where(*alike).limit(1).scalar_subquery()
+    more = update(DeploymentCall).where(DeploymentCall.id == row)
+    with _recording(refusal.deployment_id) as session:
+        counted = session.execute(
+            more.values(num_requests=DeploymentCall.num_requests + 1).returning(DeploymentCall.id)
+        )
+        if counted.first() is None:
+            values = {"user_id": refusal.user_id, "milliseconds": 0, "failure": refusal.code}
+            _add(session, refusal.deployment_id, values)
+
+
+def _add(session: Session, deployment_id: str, values: dict[str, Any]) -> None:
+    """Add a row, unless the deployment has been removed."""
+    if session.get(Deployment, deployment_id) is not None:
+        session.add(DeploymentCall(deployment_id=deployment_id, **values))
+        is_old = DeploymentCall.created_at < func.now() - KEPT
+        session.execute(delete(DeploymentCall).where(DeploymentCall.deployment_id == deployment_id, is_old))
+
+
+@contextmanager
+def _recording(deployment_id: str) -> Iterator[Session]:
+    """A transaction whose failure nobody is told of: the answer to the call does not depend on it."""
+    try:
+        with db.transaction() as session:
+            yield session
+    except SQLAlchemyError as error:
+        log.warning("a call of deployment %s was not recorded: %s", deployment_id, error)
 
 
 # ---- counts ---------------------------------------------------------------------------------------------------------
 
+
+def _milliseconds(fraction: float) -> ColumnElement[float]:
+    """A percentile of how long answers took; errors are none."""
+    percentile = func.percentile_cont(fraction).within_group(DeploymentCall.milliseconds)
+    return percentile.filter(DeploymentCall.failure.is_(None))
+
+
 _COUNTS = (
-    func.count().label("requests"),
-    func.count(DeploymentCall.failure).label("errors"),
+    func.coalesce(func.sum(DeploymentCall.num_requests), 0).label("requests"),
+    func.coalesce(func.sum(DeploymentCall.num_requests).filter(DeploymentCall.failure.is_not(None)), 0).label("errors"),
     func.coalesce(func.sum(DeploymentCall.num_prompt_tokens), 0).label("prompt_tokens"),
     func.coalesce(func.sum(DeploymentCall.num_tokens), 0).label("tokens"),
     func.percentile_cont(0.5).within_group(DeploymentCall.first_milliseconds).label("first_token_p50_ms"),
-    func.percentile_cont(0.5).within_group(DeploymentCall.milliseconds).label("p50_ms"),
-    func.percentile_cont(0.95).within_group(DeploymentCall.milliseconds).label("p95_ms"),
+    _milliseconds(0.5).label("p50_ms"),
+    _milliseconds(0.95).label("p95_ms"),
 )
 
 

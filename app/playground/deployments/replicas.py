@@ -35,9 +35,14 @@ class LoadedState:
     failure: str | None = None
 
 
+def allowed_nodes(chosen: Sequence[str], live: Sequence[str]) -> list[str]:
+    """The live nodes that may keep a deployment; any of them if none was chosen."""
+    return [node for node in live if not chosen or node in chosen]
+
+
 def hosts(deployment_id: str, allowed: Sequence[str], live: Sequence[str], number: int) -> list[str]:
     """The nodes that keep a deployment."""
-    nodes = [node for node in live if not allowed or node in allowed]
+    nodes = allowed_nodes(allowed, live)
     return sorted(nodes, key=lambda node: hashlib.sha256(f"{deployment_id}/{node}".encode()).digest())[:number]
 
 

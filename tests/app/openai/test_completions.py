@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from starlette.testclient import TestClient
 
 from tests.app.playground.conftest import StoredCheckpoint
 from trainer.inference import generation
@@ -89,6 +90,30 @@ def test_an_echo_has_the_log_probabilities_of_the_prompt(client: Any, checkpoint
         assert max(logprobs.top_logprobs[place].values()) == pytest.approx(float(expected[place - 1].max()), abs=1e-4)
     assert "".join(logprobs.tokens) == answer.text
     assert len(logprobs.tokens) == len(ids) + 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_for_many_texts_is_one_call_of_a_deployment(
+    openai: Any, client: Any, alice_api: TestClient, checkpoint: StoredCheckpoint, *, stream: bool
+) -> None:
+    name = f"many-{openai.__version__}-{client.__class__.__name__}-{stream}"
+    fields = {"name": name, "model": checkpoint.id, "requests_per_minute": 2}
+    deployment = alice_api.post("/api/v1/deployments", json=fields).json()
+    asked = {
+        "model": name,
+        "max_tokens": 4,
+        **({"stream": True, "stream_options": {"include_usage": True}} if stream else {}),
+    }
+    answers = [
+        client.completions.create(**asked, prompt=PROMPT, n=8),
+        client.completions.create(**asked, prompt=[PROMPT] * 16),
+    ]
+    usages = [list(answer)[-1].usage if stream else answer.usage for answer in answers]
+    day = alice_api.get(f"/api/v1/deployments/{deployment['id']}").json()["last_day"]
+    assert (day["requests"], day["errors"]) == (2, 0)
+    assert usages[1].prompt_tokens == 16 * usages[0].prompt_tokens
+    assert day["prompt_tokens"] == sum(usage.prompt_tokens for usage in usages)
+    assert day["tokens"] == sum(usage.completion_tokens for usage in usages)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from app.core.deployment_models import Deployment, DeploymentCall, Replica
 from app.core.errors import PanelError
 from app.core.settings import settings
 from app.openai import models
+from app.playground import service
 from app.playground.deployments import calls, replicas
 from tests import statements
 from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
@@ -89,7 +90,42 @@ def test_a_call_goes_to_the_node_that_keeps_the_model(
         session.get_one(Replica, (row.id, settings().node_name)).state = "loading"
         session.flush()
         assert calls.route(session, row) == (row.path, None), "any node may load it"
+        row.nodes = [settings().node_name, "away"]
+        assert calls.route(session, row) == (row.path, settings().node_name), "only the chosen ones may"
         session.rollback()
+
+
+def test_only_chosen_nodes_serve_a_deployment(
+    api: TestClient, checkpoint: StoredCheckpoint, deployed_models: DeployedModels, alice: TestClient
+) -> None:
+    created = deploy(api, checkpoint.id, nodes=[settings().node_name])
+    path = f"/api/v1/deployments/{created['id']}"
+    assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200, "not loaded yet"
+    wait_until_ready(api, deployed_models, created["id"])
+    with db.transaction() as session:
+        session.get_one(Deployment, created["id"]).nodes = ["away"]
+
+    refused = api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY})
+    by_openai = api.post("/v1/completions", json={"model": "helpdesk", "prompt": "In"})
+
+    assert (refused.status_code, refused.json()["code"], refused.headers["Retry-After"]) == (503, "nodes_away", "5")
+    assert (by_openai.status_code, by_openai.headers["x-should-retry"]) == (503, "true")
+    day = api.get(path).json()["last_day"]
+    assert (day["requests"], day["errors"]) == (3, 2)
+    deployed_models.update()
+    assert api.get(path).json()["replicas"] == []
+    assert "fail while none of them is online" in alice.get(f"/deployments/{created['id']}").text
+
+
+def test_a_call_that_waits_for_a_node_ends_when_it_goes(
+    api: TestClient, checkpoint: StoredCheckpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "LOOK_SECONDS", 0.1)
+    deploy(api, checkpoint.id)
+    with monkeypatch.context() as routed:
+        routed.setattr(calls, "route", lambda _session, deployment: (deployment.path, "away"))
+        answer = api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY})
+    assert (answer.status_code, answer.json()["code"]) == (503, "nodes_away")
 
 
 def test_a_move_to_another_model_leaves_no_gap(
@@ -176,7 +212,7 @@ def test_a_deployment_is_called_by_those_who_may_and_changed_by_its_owner_only(
 
 
 def test_a_token_makes_so_many_calls_in_a_minute(api: TestClient, checkpoint: StoredCheckpoint) -> None:
-    deploy(api, checkpoint.id, requests_per_minute=2)
+    created = deploy(api, checkpoint.id, requests_per_minute=2)
     answers = [api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}) for _ in range(5)]
 
     # The minute may change between two calls.
@@ -185,6 +221,12 @@ def test_a_token_makes_so_many_calls_in_a_minute(api: TestClient, checkpoint: St
     refused = next(answer for answer in answers if answer.status_code == 429)
     assert 1 <= int(refused.headers["Retry-After"]) <= 60
     assert "2 requests per minute" in refused.json()["title"]
+    day = api.get(f"/api/v1/deployments/{created['id']}").json()["last_day"]
+    assert (day["requests"], day["errors"]) == (5, statuses.count(429))
+    assert day["p50_ms"] > 0, "refusals are no answers"
+    with db.transaction() as session:
+        refusals = session.query(DeploymentCall).filter_by(deployment_id=created["id"], failure="deployment_limit")
+        assert refusals.count() < 3, "those of a minute share a row"
 
 
 def test_what_is_deployed_cannot_be_deleted(api: TestClient, checkpoint: StoredCheckpoint, alice_user: Person) -> None:
