@@ -87,6 +87,12 @@ class NodeBudget(BaseModel):
             uses = self._uses()
         return self._free_bytes(list(uses.values())) if _is_used(uses) else None
 
+    def is_overdrawn(self) -> bool:
+        """Whether all others have reserved more than the trainings of this node leave them."""
+        with self._locked():
+            uses = list(self._uses().values())
+        return any(use.is_training for use in uses) and self._left_bytes(uses) < _of_others(uses)
+
     def is_training(self) -> bool:
         """Whether a job trains on this node."""
         with self._locked():
@@ -118,10 +124,12 @@ class NodeBudget(BaseModel):
 
     def _free_bytes(self, uses: list[Use]) -> int:
         """What trainings leave to a new reservation, and beside others what those have not reserved of their share."""
-        of_trainings = sum(use.memory_bytes for use in uses if use.is_training)
-        of_others = sum(use.memory_bytes for use in uses if not use.is_training)
-        left = max(self.total_bytes - of_trainings, self.total_bytes // SHARE_BESIDE_TRAININGS)
+        of_others, left = _of_others(uses), self._left_bytes(uses)
         return min(left, self.shared_bytes) - of_others if of_others else left
+
+    def _left_bytes(self, uses: list[Use]) -> int:
+        of_trainings = sum(use.memory_bytes for use in uses if use.is_training)
+        return max(self.total_bytes - of_trainings, self.total_bytes // SHARE_BESIDE_TRAININGS)
 
     def _uses(self) -> dict[str, Use]:
         """What living processes have reserved, by file. Files that dead ones left are removed."""
@@ -171,6 +179,10 @@ class Reservation:
             self._path.unlink(missing_ok=True)
             os.close(self._descriptor)
             self._descriptor = -1
+
+
+def _of_others(uses: list[Use]) -> int:
+    return sum(use.memory_bytes for use in uses if not use.is_training)
 
 
 def _is_used(uses: dict[str, Use]) -> bool:

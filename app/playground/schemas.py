@@ -17,7 +17,9 @@ _EXAMPLE: dict[str, Any] = {
 }
 
 
-ModelID = Annotated[str, Field(description="ID of the checkpoint or base model.", min_length=1, max_length=40)]
+ModelID = Annotated[
+    str, Field(description="ID of the checkpoint or base model, or name of a deployment.", min_length=1, max_length=64)
+]
 
 
 class ChatMessage(BaseModel):

@@ -23,12 +23,13 @@ from app.base_models.limits import traits_of_checkpoints
 from app.checkpoints import service as checkpoints
 from app.checkpoints.conditions import usable_of
 from app.core import db, storage
+from app.core.deployment_models import Deployment
 from app.core.errors import bad_field
 from app.core.i18n import _, ngettext
 from app.core.labels import checkpoint_title
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, ImportedModel, Job
-from app.core.principal import Principal, in_trash, is_in_trash, visible, visible_to
+from app.core.principal import Principal, in_trash, is_in_trash, not_found, visible, visible_to
 from app.playground import failures, generation_queue
 from app.playground.deployments import calls
 from app.playground.deployments.calls import Call
@@ -95,6 +96,7 @@ def place(session: Session, principal: Principal, tasks: Sequence[GenerationTask
     if deployment is None:
         path, node = model_path(session, principal, model_id, use), None
     else:
+        refuse_use(deployed_traits(session, deployment), use)
         path, node = calls.place(session, deployment, principal)
     for task in tasks:
         task.path, task.node, task.user_id = path, node, principal.user_id
@@ -108,15 +110,28 @@ def model_path(session: Session, principal: Principal, model_id: str, use: str) 
     model = _model(session, principal, model_id)
     if isinstance(model, Checkpoint) and model.state == "corrupt":
         raise failures.error("checkpoint_corrupt", {})
-    reason = limit(_traits(session, model), use)
-    if reason is not None:
-        raise failures.error(reason.code, reason.values)
+    refuse_use(_traits(session, model), use)
     path = (
         model.path if isinstance(model, Checkpoint) else str(storage.base_model(model.id).relative_to(storage.data()))
     )
     if not storage.checkpoint(path).is_dir():
         raise failures.error("checkpoint_gone", {})
     return path
+
+
+def refuse_use(traits: Traits, use: str) -> None:
+    """Raise PanelError if a model cannot be used so."""
+    reason = limit(traits, use)
+    if reason is not None:
+        raise failures.error(reason.code, reason.values)
+
+
+def deployed_traits(session: Session, deployment: Deployment) -> Traits:
+    """What decides about the uses of a deployment: those of its model. Raises 404 if that is gone."""
+    model = session.get(ImportedModel, deployment.model_id) or session.get(Checkpoint, deployment.model_id)
+    if model is None:
+        raise not_found()
+    return _traits(session, model)
 
 
 def _model(session: Session, principal: Principal, model_id: str) -> Checkpoint | ImportedModel:
@@ -296,6 +311,8 @@ def get_model(session: Session, *, principal: Principal, model_id: str) -> Model
     deployment = calls.find(session, principal=principal, name=model_id)
     if deployment is not None:
         deployed = session.get(ImportedModel, deployment.model_id) or session.get(Checkpoint, deployment.model_id)
+        if deployed is not None and limit(_traits(session, deployed), "generate") is not None:
+            return None
         choice = ModelChoice("", "") if deployed is None else _group(session, deployed).choices[0]
         own = replace(choice, id=deployment.id, label=deployment.name, loss=None, base_id=None)
         return ModelGroup(_("Deployments"), [own])

@@ -107,6 +107,7 @@ def _use_own_model(session: Session, principal: Principal, generation: RecordGen
     """Have a deployment, or a checkpoint or base model that generates text, write the records. Raises PanelError."""
     deployment = calls.find(session, principal=principal, name=name)
     if deployment is not None:
+        playground.refuse_use(playground.deployed_traits(session, deployment), "generate")
         generation.model, generation.model_name = deployment.id, deployment.name
         generation.model_id = deployment.model_id
         return

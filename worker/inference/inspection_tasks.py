@@ -10,7 +10,6 @@ import torch
 
 from app.playground.inspection import schemas
 from trainer.data.record_refused import RecordRefused
-from trainer.data.server_process import CallStopped
 from trainer.families import ENCODERS
 from trainer.inference import inspection
 from worker.inference.models import GenerationRefused, SandboxedModel
@@ -112,8 +111,7 @@ def _pseudo_scores(
     scores = inspection.pseudo_score(model.model, _ids(tokens), places, encoded["mask_id"], top_k)
     for place, token in zip(places, scores, strict=True):
         scored[place] = token
-        if model.is_stopped():
-            raise CallStopped
+        model.pause()
     return tokens, scored
 
 
@@ -181,12 +179,18 @@ def _classify(model: SandboxedModel, text: str) -> Answer:
 def _embed(model: SandboxedModel, texts: list[str | list[int]]) -> Answer:
     """`texts` may be given as their tokens."""
     token_ids = [_embedded_ids(model, text) for text in texts]
-    vectors = torch.stack([inspection.embed(model.model, ids) for ids in token_ids])
+    vectors = torch.stack([_vector(model, ids) for ids in token_ids])
     return {
         "embeddings": _rounded(vectors),
         "similarity": _rounded(vectors @ vectors.T),
         "num_tokens": [len(ids) for ids in token_ids],
     }
+
+
+def _vector(model: SandboxedModel, ids: list[int]) -> torch.Tensor:
+    vector = inspection.embed(model.model, ids)
+    model.pause()
+    return vector
 
 
 def _embedded_ids(model: SandboxedModel, text: str | list[int]) -> list[int]:

@@ -21,9 +21,9 @@ from transformers import PreTrainedModel
 
 from app.core.node_budget import NoRoom, node_budget
 from trainer.data import chat_template
-from trainer.data.server_process import IsStopped
+from trainer.data.server_process import CallStopped, IsStopped
 from trainer.inference import generation
-from trainer.inference.engine import EngineStopped, InferenceEngine, cache_bytes, create_engine, no_pause
+from trainer.inference.engine import EngineStopped, InferenceEngine, Pause, cache_bytes, create_engine, no_pause
 from trainer.inference.shared_weights import shared_base, with_adapter
 from trainer.inference.text_pieces import TokenDecoder
 from trainer.modeling import lora
@@ -69,6 +69,7 @@ class SandboxedModel:
     start_engine: Callable[[], InferenceEngine]
     tokenizer: SharedTokenizer
     is_stopped: IsStopped
+    wait_for_share: Pause = no_pause
 
     @cached_property
     def engine(self) -> InferenceEngine:
@@ -84,6 +85,12 @@ class SandboxedModel:
     def stop_token_ids(self) -> frozenset[int]:
         """The tokens that end a text."""
         return frozenset(chat_template.stop_token_ids(self.model, self.constant("stop_ids")))
+
+    def pause(self) -> None:
+        """Sleep while trainings need the processors more. Raises CallStopped."""
+        self.wait_for_share(lambda: not self.is_stopped())
+        if self.is_stopped():
+            raise CallStopped
 
     def encode(self, prompt: str) -> list[int]:
         """The tokens of a text to continue, or of a source."""
@@ -121,6 +128,8 @@ class _Model:
     loading: threading.Lock = field(default_factory=threading.Lock)
     network: PreTrainedModel | None = None
     engine: InferenceEngine | None = None
+    is_ready: bool = False  # everything that a deployment needs has been started
+    leaves_when_idle: bool = False  # it was deployed until it was last used
     users: int = 0
     used_at: float = field(default_factory=time.monotonic)
 
@@ -186,7 +195,7 @@ class Models:
             with model.loading:
                 if model.network is None:
                     model.network = self._load(model)
-            yield SandboxedModel(model.network, lambda: self._engine(model), model.tokenizer, is_stopped)
+            yield SandboxedModel(model.network, lambda: self._engine(model), model.tokenizer, is_stopped, self._pause)
         except EngineStopped:  # the next request loads the model again
             with self._lock:
                 if self._models.get(path) is model:
@@ -207,11 +216,15 @@ class Models:
         """
         with self._lock:
             dropped, self._kept = self._kept - set(paths), set(paths)
-            for model in [self._models[path] for path in dropped if path in self._models]:
-                if not model.users:
+            for path, model in list(self._models.items()):
+                model.leaves_when_idle = path not in paths and (model.leaves_when_idle or path in dropped)
+                if model.leaves_when_idle and not model.users:
                     self._drop(model)
             states = {path: self._state(path) for path in paths}
             self._limit_memory()
+            if dropped:
+                with suppress(GenerationRefused):  # a model in use needs what it has
+                    self._reserve()
         for path in [path for path, (state, _code) in states.items() if state == "loading"]:
             if path not in self._loading:
                 self._loading.add(path)
@@ -220,7 +233,7 @@ class Models:
 
     def _state(self, path: Path) -> tuple[str, str | None]:
         model = self._models.get(path)
-        if model is not None and model.engine is not None:
+        if model is not None and model.is_ready:
             return "ready", None
         failed_at, code = self._failures.get(path, (-RETRY_SECONDS, ""))
         return ("failed", code) if time.monotonic() - failed_at < RETRY_SECONDS else ("loading", None)
@@ -228,7 +241,12 @@ class Models:
     def _load_kept(self, path: Path) -> None:
         try:
             with self.acquire(path, lambda: False) as model:
-                _ = model.engine, model.stop_token_ids  # waits for both
+                if model.model.can_generate():
+                    _ = model.engine, model.stop_token_ids  # waits for both
+                else:
+                    model.constant("vocab_size")  # waits for the tokenizer
+                with self._lock:
+                    self._models[path].is_ready = True
             self._failures.pop(path, None)
         except GenerationRefused as refusal:
             self._failures[path] = time.monotonic(), refusal.code
@@ -254,7 +272,7 @@ class Models:
             model.users -= 1
             model.used_at = time.monotonic()
             is_dropped = self._models.get(model.path) is not model
-            if not model.users and (model.network is None or is_dropped):
+            if not model.users and (model.network is None or is_dropped or model.leaves_when_idle):
                 if is_dropped:
                     model.close()
                 else:
@@ -281,14 +299,16 @@ class Models:
                 idle = [model for path, model in self._models.items() if not model.users and path not in self._kept]
                 if not idle:
                     break
-                self._drop(min(idle, key=lambda model: model.used_at))
-                gc.collect()
+                self._drop_oldest(idle)
         free = _free_bytes(self._device)
         if free < needed:
             raise GenerationRefused("memory_short", free=free, needed=needed)
 
     def _reserve(self) -> None:
-        """Reserve what the models need of the node's budget; drop idle ones without room. Raises GenerationRefused."""
+        """Reserve what the models need of the node's budget; without room drop idle ones, but none of a deployment.
+
+        Raises GenerationRefused.
+        """
         while True:
             models = list(self._models.values())
             needed = LIBRARY_BYTES + len(models) * TOKENIZER_BYTES if models else 0
@@ -297,11 +317,27 @@ class Models:
             try:
                 return self._reservation.resize(needed, 1 + len(models))
             except NoRoom as error:
-                idle = [model for model in models if not model.users]
+                idle = [model for model in models if not model.users and model.path not in self._kept]
                 if not idle:
                     raise GenerationRefused("memory_short", free=error.free, needed=error.needed) from None
-                self._drop(min(idle, key=lambda model: model.used_at))
-                gc.collect()
+                self._drop_oldest(idle)
+
+    def give_way(self) -> None:
+        """Drop idle models, those of deployments last, while trainings leave less memory than is reserved."""
+        while node_budget().is_overdrawn():
+            with self._lock:
+                idle = [model for model in self._models.values() if not model.users]
+                if not idle:
+                    return  # when a text is over, its model is idle
+                self._drop_oldest(idle)
+                self._limit_memory()
+                with suppress(GenerationRefused):  # a model in use needs what it has
+                    self._reserve()
+
+    def _drop_oldest(self, idle: Sequence[_Model]) -> None:
+        """Drop the model that was used longest ago; one of a deployment only if there is no other."""
+        self._drop(min(idle, key=lambda model: (model.path in self._kept, model.used_at)))
+        gc.collect()
 
     def _num_file_bytes(self) -> int:
         """The size of the files of all weights and adapters."""

@@ -258,6 +258,7 @@ def _generated_tokens(model: SandboxedModel, choices: Sequence[TokenChoice]) -> 
 
 def _inspect(model: SandboxedModel, task: GenerationTask) -> Iterator[GenerationMessage]:
     """The answer of a look inside a model, as JSON: no process between here and the client has to read it."""
+    model.pause()
     answer = INSPECTIONS[task.task](model, **task.arguments)
     num_tokens = num_tokens_read(answer)
     yield GenerationMessage(event="done", result=json.dumps(answer, allow_nan=False), num_prompt_tokens=num_tokens)
@@ -281,6 +282,7 @@ def serve(leash: socket.socket) -> None:
     while True:
         readable = bool(select.select([leash], [], [], 1.0)[0])
         streams = [stream for stream in streams if stream.is_alive()]
+        models.give_way()
         if readable:
             data, descriptors, _flags, _address = socket.recv_fds(leash, 1, 1)
             if not data:

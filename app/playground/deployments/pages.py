@@ -12,9 +12,9 @@ from pydantic import ValidationError
 from app.core import db
 from app.core.errors import PanelError
 from app.core.principal import Principal
-from app.playground import service as playground
 from app.playground.deployments import calls, service
 from app.playground.deployments.schemas import DeploymentAnswer, DeploymentChange, DeploymentRequest
+from app.playground.inspection import service as inspection
 from app.web.auth import Reader, Submitter
 from app.web.errors import form_error
 from app.web.forms import FormBody, errors_by_control
@@ -65,8 +65,8 @@ def _index(
 
 def _models(session: Any, principal: Principal) -> list[tuple[str, str]]:
     """What can be deployed: IDs with names."""
-    groups = playground.list_models(session, principal=principal)
-    return [(choice.id, choice.label) for group in groups for choice in group.choices]
+    groups, _first = inspection.list_models(session, principal=principal)
+    return [(model.id, model.label) for group in groups.values() for model in group]
 
 
 @router.post("/deployments")

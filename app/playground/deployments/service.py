@@ -75,7 +75,7 @@ def change(session: Session, *, principal: Principal, deployment_id: str, change
 
 def _path(session: Session, principal: Principal, model_id: str) -> str:
     """The directory of a model of the user's own: others share theirs until they say otherwise."""
-    path = model_path(session, principal, model_id, "generate")
+    path = model_path(session, principal, model_id, "embed")  # as every model can
     owners = [select(table.owner_id).where(table.id == model_id) for table in (Checkpoint, ImportedModel)]
     if any(session.scalar(owner) not in (None, principal.user_id) for owner in owners):
         message = _(

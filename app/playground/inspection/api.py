@@ -6,10 +6,10 @@ from anyio import to_thread
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from app.core import db
 from app.core.principal import Principal
 from app.playground import failures
 from app.playground.api import collect_while_connected
+from app.playground.deployments import calls
 from app.playground.inspection import schemas, service
 from app.playground.schemas import GenerationTask
 from app.playground.service import enqueue
@@ -24,7 +24,7 @@ def _documented(answer: type[BaseModel], *codes: str) -> dict[str, Any]:
     """What a route says of its answer. The answer is the node's JSON as it comes: it can have 10^5 numbers."""
     return {
         "response_model": answer,
-        "responses": errors("checkpoint_unknown", *failures.INSPECTION_CODES, *codes),
+        "responses": errors("checkpoint_unknown", "deployment_limit", *failures.INSPECTION_CODES, *codes),
     }
 
 
@@ -112,7 +112,7 @@ async def _inspect(
 def _enqueue(
     principal: Principal, task_name: str, body: schemas.InspectRequest | schemas.EmbedRequest
 ) -> GenerationTask:
-    with db.transaction() as session:
+    with calls.placing() as session:
         task = service.begin(session, principal=principal, task_name=task_name, request=body)
     enqueue(task)
     return task

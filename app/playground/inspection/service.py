@@ -12,9 +12,10 @@ from app.core.labels import checkpoint_title
 from app.core.model_base import new_id
 from app.core.models import Checkpoint, Job
 from app.core.principal import Principal, visible_to
+from app.playground.deployments import calls
 from app.playground.inspection.schemas import EmbedRequest, InspectRequest
 from app.playground.schemas import GenerationTask
-from app.playground.service import MAX_OFFERED, model_path
+from app.playground.service import MAX_OFFERED, deployed_traits, place
 from trainer.limits import INSPECTIONS, Traits, limit
 
 
@@ -22,8 +23,9 @@ def begin(
     session: Session, *, principal: Principal, task_name: str, request: InspectRequest | EmbedRequest
 ) -> GenerationTask:
     """Check a request against the models that its sender may use. Raises PanelError."""
-    path = model_path(session, principal, request.checkpoint, task_name)
-    return GenerationTask(id=new_id(), path=path, task=task_name, arguments=request.model_dump(exclude={"checkpoint"}))
+    task = GenerationTask(id=new_id(), path="", task=task_name, arguments=request.model_dump(exclude={"checkpoint"}))
+    place(session, principal, [task], request.checkpoint, task_name)
+    return task
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def list_models(
     session: Session, *, principal: Principal, wanted: str | None = None
 ) -> tuple[dict[str, list[OfferedModel]], str | None]:
     """The checkpoints and imported models of a user, newest first, by the name of their group; and the ID of one to
-    begin with: the wanted one, else the newest. Raises 404 for another user's.
+    begin with: the wanted one, which may be a deployment, else the newest. Raises 404 for another user's.
     """
     rows = session.execute(
         select(Checkpoint, Job)
@@ -58,6 +60,12 @@ def list_models(
         offered = OfferedModel(model.id, model.name, _allowed(model.facts), turns_text=model.facts.turns_text)
         groups.setdefault(_("Base models"), []).append(offered)
     ids = [model.id for group in groups.values() for model in group]
+    deployment = None if wanted is None or wanted in ids else calls.find(session, principal=principal, name=wanted)
+    if deployment is not None:
+        traits = deployed_traits(session, deployment)
+        offered = OfferedModel(deployment.id, deployment.name, _allowed(traits), turns_text=traits.turns_text)
+        groups.setdefault(_("Deployments"), []).append(offered)
+        return groups, deployment.id
     if wanted is not None and wanted not in ids:  # too old to be in the list, or of another user
         checkpoint = checkpoints.get(session, principal=principal, checkpoint_id=wanted)
         job = session.get_one(Job, checkpoint.job_id)

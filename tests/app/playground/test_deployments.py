@@ -1,9 +1,14 @@
 """Deployments: a name that is kept in memory, called, moved to another model, limited, counted and removed."""
 
+import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
+from safetensors.torch import load_file, save_file
 from starlette.testclient import TestClient
 
 from app.checkpoints import service as checkpoints
@@ -145,6 +150,51 @@ def test_a_move_to_another_model_leaves_no_gap(
     assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200
     with db.transaction() as session:
         assert len(replicas.duties(session, settings().node_name)[0].paths) == 1, "the old one may go"
+
+
+def test_streams_during_a_move_are_all_texts_of_the_old_or_the_new_model(
+    api: TestClient,
+    address: str,
+    store_checkpoint: StoreCheckpoint,
+    alice_user: Person,
+    deployed_models: DeployedModels,
+) -> None:
+    old, new = store_checkpoint(alice_user), store_checkpoint(alice_user)
+    weights = load_file(new.path / "model.safetensors")
+    weights["model.norm.weight"] = -weights["model.norm.weight"]
+    save_file(weights, new.path / "model.safetensors", {"format": "pt"})
+    before, after = (
+        api.post("/api/v1/generate", json={"checkpoint": one.id, **BODY}).json()["text"] for one in (old, new)
+    )
+    assert before != after
+    created = deploy(api, old.id)
+    wait_until_ready(api, deployed_models, created["id"])
+    texts: list[str] = []
+    is_over = threading.Event()
+
+    def call_on() -> None:
+        body = {"model": "helpdesk", **BODY, "stream": True}
+        headers = {"Authorization": f"Bearer {alice_user.token()}"}
+        with httpx.Client(base_url=address, headers=headers, timeout=240) as client:
+            while not is_over.is_set():
+                with client.stream("POST", "/v1/completions", json=body) as answer:
+                    lines = [line[6:] for line in answer.iter_lines() if line.startswith("data: ")]
+                assert lines[-1] == "[DONE]", lines
+                texts.append("".join(json.loads(line)["choices"][0]["text"] for line in lines[:-1]))
+
+    with ThreadPoolExecutor() as pool:
+        callers = [pool.submit(call_on) for _ in range(3)]
+        try:
+            until(lambda: len(texts) > 3, 60, "calls of the old model")
+            assert api.put(f"/api/v1/deployments/{created['id']}", json={"model": new.id}).status_code == 200
+            wait_until_ready(api, deployed_models, created["id"])
+            until(lambda: texts[-1] == after, 60, "calls of the new model")
+        finally:
+            is_over.set()
+        for caller in callers:
+            caller.result()
+    assert set(texts) == {before, after}
+    assert api.get(f"/api/v1/deployments/{created['id']}").json()["last_day"]["errors"] == 0
 
 
 def test_a_broken_model_is_reported_with_the_reason(

@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import httpx
@@ -13,7 +15,7 @@ import pytest
 from sqlalchemy import delete
 
 from app.core import db, live
-from app.core.models import Node
+from app.core.models import Checkpoint, Node
 from app.playground import generation_queue, service
 from tests.app.playground.conftest import SLOTS, StoreCheckpoint, StoredCheckpoint, free_slots
 from tests.users import Person
@@ -52,8 +54,10 @@ def all_free_afterwards(client: httpx.Client) -> Iterator[None]:
 
 
 @contextmanager
-def stream(client: httpx.Client, checkpoint: StoredCheckpoint) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
-    body = {"checkpoint": checkpoint.id, "prompt": "In", "max_tokens": 4096, "seed": 1, "stream": True}
+def stream(
+    client: httpx.Client, checkpoint: StoredCheckpoint, max_tokens: int = 4096
+) -> Iterator[Iterator[tuple[str, dict[str, Any]]]]:
+    body = {"checkpoint": checkpoint.id, "prompt": "In", "max_tokens": max_tokens, "seed": 1, "stream": True}
     with client.stream("POST", "/api/v1/generate", json=body) as answer:
         yield events(answer)
 
@@ -115,6 +119,55 @@ def test_a_third_request_waits_with_its_position_for_the_first_free_slot(
             assert wait_for("failure", second)["code"] == "inference_lost"
             assert wait_for("piece", third)
             assert wait_for("piece", fourth)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/generate", "/v1/completions"])
+def test_clients_that_leave_many_texts_at_once_free_their_slots(
+    client: httpx.Client, slow: StoredCheckpoint, path: str
+) -> None:
+    generations = current_worker().generations
+    body = {"prompt": "In", "max_tokens": 4096, "seed": 1, "stream": True}
+    body["checkpoint" if path.startswith("/api") else "model"] = slow.id
+    generations.num_slots = 20
+    try:
+        with ExitStack() as staying, ExitStack() as leaving, ThreadPoolExecutor(20) as pool:
+
+            def begin(stack: ExitStack) -> Iterator[str]:
+                answer = stack.enter_context(client.stream("POST", path, json=body))
+                lines = answer.iter_lines()
+                next(line for line in lines if '"text"' in line)
+                return lines
+
+            begun = [pool.submit(begin, stack) for stack in [staying, leaving] * 10]
+            texts = [one.result() for one in begun]
+            assert free_slots() == 0
+            leaving.close()
+            until(lambda: free_slots() == 10, 2, "the slots of those who left")
+            assert all(next(line for line in lines if '"text"' in line) for lines in texts[::2]), "others read on"
+            staying.close()
+            until(lambda: free_slots() == 20, 2, "all slots to be free")
+    finally:
+        generations.num_slots = SLOTS
+
+
+def test_a_checkpoint_that_is_deleted_ends_its_texts_clearly(
+    client: httpx.Client, store_checkpoint: StoreCheckpoint, slow: StoredCheckpoint, alice_user: Person
+) -> None:
+    written, queued = store_checkpoint(alice_user), store_checkpoint(alice_user)
+    with stream(client, slow) as blocking, stream(client, written, max_tokens=200) as text:
+        wait_for("piece", blocking)
+        wait_for("piece", text)
+        with stream(client, queued) as waiting:
+            wait_for("waiting", waiting)
+            for checkpoint in (written, queued):
+                assert client.delete(f"/api/v1/checkpoints/{checkpoint.id}").status_code == 204
+                with db.transaction() as session:
+                    session.execute(delete(Checkpoint).where(Checkpoint.id == checkpoint.id))
+                shutil.rmtree(checkpoint.path)
+            assert wait_for("done", text)["finish_reason"] in ("stop", "length")
+            assert wait_for("failure", waiting)["code"] == "checkpoint_gone"
+    answer = client.post("/api/v1/generate", json={"checkpoint": written.id})
+    assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_a_disconnected_waiter_is_not_served(client: httpx.Client, slow: StoredCheckpoint) -> None:

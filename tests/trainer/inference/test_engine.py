@@ -22,7 +22,7 @@ from transformers import (
 
 from tests.waiting import until
 from trainer.inference import inspection
-from trainer.inference.engine import EngineStopped, InferenceEngine, create_engine
+from trainer.inference.engine import PAGE_TOKENS, EngineStopped, InferenceEngine, create_engine
 from trainer.inference.sampling import SamplingSettings, TokenChoice
 
 VOCABULARY = 500
@@ -149,6 +149,23 @@ def test_a_long_prompt_and_a_shared_beginning_change_nothing(llama: InferenceEng
 
     assert first == [by_generate(llama.model, prompt) for prompt, _settings in requests]
     assert [tokens(write(llama, *request)) for request in requests] == first, "from the shared cache"
+
+
+def test_a_beginning_that_another_text_had_is_not_computed_again() -> None:
+    lengths: list[int] = []
+    system = random.Random(1).choices(range(VOCABULARY), k=6 * PAGE_TOKENS)
+
+    def num_computed(question: list[int]) -> int:
+        lengths.clear()
+        write(engine, [*system, *question], GREEDY, 4)
+        return sum(lengths)
+
+    with closing(create_engine(network("llama"))) as engine:
+        embeddings = engine.model.get_input_embeddings()
+        embeddings.register_forward_pre_hook(lambda _module, inputs: lengths.append(inputs[0].numel()))
+        first, second = num_computed([5, 6, 7]), num_computed([8, 9])
+    assert first >= len(system) + 3
+    assert second <= first - len(system) + PAGE_TOKENS
 
 
 def test_a_stop_token_ends_a_text_and_is_its_last(engine: InferenceEngine) -> None:
