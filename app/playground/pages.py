@@ -71,7 +71,7 @@ def show_playground(
         groups=offered,
         values=values,
         errors=defaultdict(str),
-        selected=[selected, *_base_of(offered, selected)] if selected else [],
+        selected=_with_base(offered, values["checkpoint"]),
         conversation=conversation,
     )
 
@@ -103,9 +103,11 @@ def _of_tab(groups: list[ModelGroup], tab: Tab) -> list[ModelGroup]:
     return [group for group in kept if group.choices]
 
 
-def _base_of(groups: list[ModelGroup], tuned: ModelChoice) -> list[ModelChoice]:
-    """The model that a checkpoint was trained from, which stands beside it, if the page offers it."""
-    return [choice for group in groups for choice in group.choices if choice.id == tuned.base_id]
+def _with_base(groups: list[ModelGroup], model_id: str | None) -> list[ModelChoice]:
+    """A model, and beside it the one that it was trained from, as far as the page offers them."""
+    choices = {choice.id: choice for group in groups for choice in group.choices}
+    model = choices.get(model_id or "")
+    return [model, *(choices[one] for one in [model.base_id] if one in choices)] if model else []
 
 
 @router.post("/playground")
@@ -185,14 +187,16 @@ def _draw_form(
     result: dict[str, Any] | None = None,
     status: int = 200,
 ) -> Response:
+    offered = _of_tab(groups, tab)
     return page(
         request,
         "playground/index.html",
         status,
         principal=principal,
         tab=tab,
-        groups=_of_tab(groups, tab),
+        groups=offered,
         has_models=bool(groups),
+        selected=_with_base(offered, values["checkpoint"]),
         values=values,
         errors=defaultdict(str, errors or {}),
         result=result,

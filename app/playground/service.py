@@ -341,7 +341,7 @@ def _checkpoint_choice(checkpoint: Checkpoint, job: Job) -> ModelChoice:
         loss if isinstance(loss, float) else None,
         any(file.name == CHAT_TEMPLATE for file in checkpoint.manifest.files),
         job.spec.model_type in ENCODER_DECODERS,
-        job.spec.base_model,
+        job.spec.base_model or job.spec.resume_from_checkpoint,
     )
 
 

@@ -16,6 +16,8 @@ const MAX_MODELS = 4;
 class Playground {
   /** @type {Generation[]} */
   #running = [];
+  /** Ends with the texts that are being written. */
+  #writing = Promise.resolve();
 
   /** @param {HTMLFormElement} form */
   constructor(form) {
@@ -59,12 +61,12 @@ class Playground {
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (this.#running.length) this.#cancel();
-      else this.#generate();
+      else this.#start();
     });
     this.form.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey) || this.#running.length) return;
       event.preventDefault();
-      this.#generate();
+      this.#start();
     });
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.#cancel();
@@ -80,17 +82,24 @@ class Playground {
   #letCompare() {
     const button = find(this.form, "[data-compare]");
     button.hidden = false;
-    button.addEventListener("click", () => this.#addModel());
+    for (const place of findAll(this.form, "[data-initial]")) {
+      this.#addModel(place.dataset.initial);
+      place.remove();
+    }
+    button.addEventListener("click", () => this.#addModel().focus());
   }
 
-  /** The next model is the base of the first one, or else one that is not yet chosen. */
-  #addModel() {
+  /**
+   * @param {string} [wanted] by default the base of the first model, or else one that is not yet chosen
+   * @returns {HTMLSelectElement} of the model
+   */
+  #addModel(wanted) {
     const field = cloneTemplate(document, "template#another-model");
     const select = find(field, "select", HTMLSelectElement);
     const chosen = this.#models.map(({ value }) => value);
-    const base = this.#models[0].selectedOptions[0]?.dataset.base;
+    const first = wanted ?? this.#models[0].selectedOptions[0]?.dataset.base;
     const rest = [...select.options].filter((option) => !chosen.includes(option.value));
-    const next = rest.find((option) => option.value === base) ?? rest[0];
+    const next = rest.find((option) => option.value === first) ?? rest[0];
     if (next) select.value = next.value;
     find(field, "[data-remove]").addEventListener("click", () => {
       field.remove();
@@ -99,7 +108,7 @@ class Playground {
     });
     find(this.form, "[data-models]").append(field);
     this.#nameModels();
-    select.focus();
+    return select;
   }
 
   #nameModels() {
@@ -122,6 +131,10 @@ class Playground {
     // Inside single quotes of a shell, an apostrophe is written as JSON's escape of it.
     const text = JSON.stringify(body, null, 1).replace(/\n\s*/g, " ").replaceAll("'", "\\u0027");
     find(this.form, "[data-body]").textContent = text;
+  }
+
+  #start() {
+    this.#writing = this.#generate();
   }
 
   async #generate() {
@@ -161,9 +174,11 @@ class Playground {
   /** @param {HTMLSelectElement} select */
   #generation(select) {
     const label = select.selectedOptions[0]?.dataset.label ?? "";
-    const pick = (/** @type {string} */ text) => {
+    const pick = async (/** @type {string} */ text) => {
+      this.#cancel();
+      await this.#writing;
       this.#continueFrom(text);
-      if (!this.#running.length) this.#generate();
+      this.#start();
     };
     return new Generation(this.#request(select.value), label, this.form.dataset, {
       onContinue: (text) => this.#continueFrom(text),

@@ -144,9 +144,13 @@ function connect(element, onPick) {
     pick = onPick && ((alternative) => onPick(Number(span.dataset.index), alternative));
     showCard(span, tokensOf.get(element)?.(Number(span.dataset.index)));
   };
-  element.addEventListener("pointerover", (event) => {
+  const showAt = (/** @type {Event} */ event) => {
     const span = closest(event, ".token");
     if (span) show(span);
+  };
+  element.addEventListener("click", showAt); // a finger taps: while it is over tokens, it may be scrolling
+  element.addEventListener("pointerover", (event) => {
+    if (event.pointerType !== "touch") showAt(event);
   });
   element.addEventListener("pointerout", hideSoon);
   element.addEventListener("blur", hideSoon);
@@ -274,6 +278,10 @@ card()?.addEventListener("keydown", (event) => {
     event.preventDefault();
     buttons[(index + step + buttons.length) % buttons.length]?.focus();
   }
+});
+
+document.addEventListener("pointerdown", (event) => {
+  if (current && !closest(event, ".token, .token-card")) hide();
 });
 
 document.addEventListener(

@@ -97,6 +97,16 @@ def trained(running_stack: Stack) -> str:
 
 
 @pytest.fixture(scope="session")
+def chat_model(running_stack: Stack, trained: str) -> str:
+    """The ID of a checkpoint with a chat template, fine-tuned from another one of Alice's."""
+    base = newest_checkpoint(running_stack, trained)
+    more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 4}
+    corpora = ["00smalltalk"]
+    job_id = finished_job(running_stack, recipe="chat", name="a talker", corpora=corpora, base_model=base, **more)
+    return newest_checkpoint(running_stack, job_id)
+
+
+@pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny base model, with a pickle file in it that must not be uploaded."""
     directory = folders.saved(tmp_path_factory.mktemp("models") / "tiny-bert", "bert")

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Open, finished_job, newest_checkpoint, until_started
+from tests.browser.conftest import Open, until_started
 from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
 
@@ -29,16 +29,6 @@ HOLD = """() => {
     return new Response(body, { headers: answer.headers });
   };
 }"""
-
-
-@pytest.fixture(scope="session")
-def chat_model(running_stack: Stack, trained: str) -> str:
-    """The ID of a checkpoint with a chat template, fine-tuned from another one of Alice's."""
-    base = newest_checkpoint(running_stack, trained)
-    more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 4}
-    corpora = ["00smalltalk"]
-    job_id = finished_job(running_stack, recipe="chat", name="a talker", corpora=corpora, base_model=base, **more)
-    return newest_checkpoint(running_stack, job_id)
 
 
 def columns(page: Page) -> Locator:

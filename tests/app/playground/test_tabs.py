@@ -41,12 +41,12 @@ def models(alice_user: Person) -> OfferedModels:
 
 
 def columns(page: str) -> list[str]:
-    """The models side by side in the chat."""
+    """The models side by side in the chat; in the completion those beside the first one."""
     return re.findall(r'data-initial="(\w+)"', page)
 
 
 def chosen(page: str) -> list[str]:
-    """The model of the completion."""
+    """The first model of the completion."""
     return re.findall(r'<option value="(\w+)"[^>]*selected', page)
 
 
@@ -59,7 +59,13 @@ def test_a_model_with_a_chat_template_opens_in_the_chat_beside_its_base(
     assert re.findall(r'<option value="(\w+)"[^>]* data-chat[ >]', page)[0] == models.tuned
     assert f'data-base="{models.base}"' in page
     assert 'name="prompt"' not in page
-    assert chosen(alice.get(f"/playground?checkpoint={models.tuned}&tab=completion").text) == [models.tuned]
+
+
+def test_a_tuned_model_opens_in_the_completion_beside_its_base(alice: TestClient, models: OfferedModels) -> None:
+    page = alice.get(f"/playground?checkpoint={models.tuned}&tab=completion").text
+
+    assert (chosen(page), columns(page)) == ([models.tuned], [models.base])
+    assert columns(alice.get(f"/playground?checkpoint={models.base}").text) == []
 
 
 def test_a_model_without_a_chat_template_opens_in_the_completion(alice: TestClient, models: OfferedModels) -> None:
@@ -104,3 +110,16 @@ def test_the_playground_begins_with_the_best_checkpoint_of_the_newest_complete_j
             session.execute(update(Job).where(Job.id == job_id).values(state=state))
 
     assert chosen(alice.get("/playground?tab=completion").text) == [models.base]
+
+
+def test_a_model_that_was_trained_further_opens_beside_what_it_continues(
+    alice: TestClient, alice_user: Person, models: OfferedModels
+) -> None:
+    corpus_id = factories.corpus(alice_user)
+    job_id, further = factories.finished(alice_user, corpus_id, name="Further", **STEPS)
+    with db.transaction() as session:
+        job = session.get_one(Job, job_id)
+        job.spec = job.spec.model_copy(update={"resume_from_checkpoint": models.base})
+    page = alice.get(f"/playground?checkpoint={further}").text
+
+    assert (chosen(page), columns(page)) == ([further], [models.base])
