@@ -28,6 +28,7 @@ export function morph(element, fresh) {
   }
   localTimes(fresh);
   const beforeNodeMorphed = (/** @type {Element | Node} */ node) => !(node instanceof Element && node.hasAttribute("data-drawn"));
-  const beforeAttributeUpdated = (/** @type {string} */ name, /** @type {Element} */ node) => !(name === "open" && node instanceof HTMLDialogElement);
+  const beforeAttributeUpdated = (/** @type {string} */ name, /** @type {Element} */ node) =>
+    name !== "data-started" && !(name === "open" && node instanceof HTMLDialogElement);
   Idiomorph.morph(element, fresh, { ignoreActiveValue: true, callbacks: { beforeNodeMorphed, beforeAttributeUpdated } });
 }

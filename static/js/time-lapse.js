@@ -1,11 +1,16 @@
 // <form data-module="time-lapse">: one prompt, written by each checkpoint of a job; the slider shows the text of one.
+// The checkpoints are the rows of its table, which the server renders again while the job runs. The texts of one prompt
+// outlast a reload of the page, in the same tab.
 
-import { find } from "./dom.js";
+import { call, RequestRefused } from "./api.js";
+import { find, findAll } from "./dom.js";
 import { fill, number } from "./format.js";
+import { refresh } from "./refresh.js";
 
-/** @typedef {{ id: string, step: number, loss: number | null }} Checkpoint */
+/** @typedef {{ id: string, step: number, loss: string }} Checkpoint */
 
 const MAX_TOKENS = 80;
+const LOOK_EVERY = 3_000; // milliseconds, for new checkpoints
 
 /** @param {HTMLElement} form */
 export function start(form) {
@@ -13,18 +18,23 @@ export function start(form) {
 }
 
 class TimeLapse {
+  /** @type {Checkpoint[]} */
+  checkpoints = [];
+  /** The prompt that is written; null before there is one. @type {string | null} */
+  prompt = null;
+  /** By the ID of the checkpoint. @type {Map<string, string>} */
+  texts = new Map();
+  /** Why a checkpoint has none, in the same way. @type {Map<string, string>} */
+  errors = new Map();
+  isWriting = false;
+
   /** @param {HTMLFormElement} form */
   constructor(form) {
     this.form = form;
-    /** @type {Checkpoint[]} */
-    this.checkpoints = JSON.parse(form.dataset.checkpoints ?? "[]");
+    this.list = find(form, "#time-lapse-checkpoints");
     this.slider = find(form, "[data-step]", HTMLInputElement);
-    this.text = find(form, "[data-text]");
-    this.progress = find(form, "[data-progress]");
-    const { stepWord = "", lossWord = "", doneWord = "" } = form.dataset;
-    this.words = { step: stepWord, loss: lossWord, done: doneWord };
-    /** @type {Map<string, string>} texts by the ID of the checkpoint */
-    this.texts = new Map();
+    this.field = find(form, "[name=prompt]", HTMLTextAreaElement);
+    this.memory = `athanor.time-lapse.${form.dataset.job}`;
     this.run = new AbortController();
   }
 
@@ -32,73 +42,118 @@ class TimeLapse {
     this.slider.addEventListener("input", () => this.show());
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      void this.write();
+      delete this.form.dataset.sent;
+      this.begin(this.field.value, this.field.value === this.prompt ? this.texts : new Map());
     });
-    this.show();
+    this.read();
+    const { prompt, texts } = JSON.parse(sessionStorage.getItem(this.memory) ?? "{}");
+    if (texts) {
+      this.field.value = prompt;
+      this.begin(prompt, new Map(texts));
+    }
+    this.follow();
   }
 
   get index() {
     return Number(this.slider.value);
   }
 
-  /** Show the checkpoint of the slider. */
-  show() {
-    const { id, step, loss } = this.checkpoints[this.index];
-    const stepText = fill(this.words.step, { n: number(step) });
-    find(this.form, "[data-label]").textContent = stepText;
-    find(this.form, "[data-loss]").textContent = loss === null ? "" : fill(this.words.loss, { loss: loss.toFixed(3) });
-    this.slider.setAttribute("aria-valuetext", stepText);
-    const waiting = this.run.signal.aborted || !this.isWriting ? "" : (this.form.dataset.waiting ?? "");
-    this.text.textContent = this.texts.get(id) ?? waiting;
-  }
-
-  isWriting = false;
-
-  /** Write with every checkpoint, always next the one nearest to the slider. */
-  async write() {
-    this.run.abort();
-    const run = new AbortController();
-    this.run = run;
-    this.texts.clear();
-    this.isWriting = true;
+  /** Read the checkpoints; the slider stays at the one that it shows. */
+  read() {
+    const shown = this.checkpoints[this.index]?.id;
+    this.checkpoints = findAll(this.list, "[data-row]").map(({ dataset }) => {
+      return { id: dataset.row ?? "", step: Number(dataset.step), loss: dataset.loss ?? "" };
+    });
+    const place = this.checkpoints.findIndex(({ id }) => id === shown);
+    const last = this.checkpoints.length - 1;
+    this.slider.max = String(last);
+    this.slider.value = String(place < 0 ? last : place);
     this.show();
-    while (this.texts.size < this.checkpoints.length) {
-      const next = this.nearest();
-      const answer = await this.generate(next, run.signal);
-      if (run.signal.aborted) return;
-      if (answer === null) break;
-      this.texts.set(next.id, answer);
-      find(this.form, `[data-row="${next.id}"] [data-cell]`).textContent = answer;
-      this.progress.textContent = fill(this.words.done, { done: number(this.texts.size), total: number(this.checkpoints.length) });
-      this.show();
-    }
-    this.isWriting = false;
-    delete this.form.dataset.sent;
   }
 
-  /** @returns {Checkpoint} the one without a text that is nearest to the slider */
-  nearest() {
-    const missing = this.checkpoints.map((one, place) => ({ one, far: Math.abs(place - this.index) }));
-    return missing.filter(({ one }) => !this.texts.has(one.id)).sort((a, b) => a.far - b.far)[0].one;
+  /** Look for new checkpoints until the job has ended, and write with them, too. */
+  async follow() {
+    while (this.list.dataset.over === undefined) {
+      await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
+      if (document.hidden) continue;
+      await refresh(this.list);
+      this.read();
+      if (!this.isWriting) this.write();
+    }
+  }
+
+  /** Show the checkpoint of the slider, and all texts. */
+  show() {
+    for (const { id } of this.checkpoints) {
+      const cell = find(this.list, `[data-row="${id}"] [data-cell]`);
+      this.#fill(cell, id, "–");
+    }
+    const checkpoint = this.checkpoints[this.index];
+    if (!checkpoint) return;
+    const { stepWord = "", lossWord = "", doneWord = "", waiting = "" } = this.form.dataset;
+    const step = fill(stepWord, { n: number(checkpoint.step) });
+    find(this.form, "[data-label]").textContent = step;
+    find(this.form, "[data-loss-text]").textContent = checkpoint.loss && fill(lossWord, { loss: checkpoint.loss });
+    this.slider.setAttribute("aria-valuetext", step);
+    this.#fill(find(this.form, "[data-text]"), checkpoint.id, this.isWriting ? waiting : "");
+    if (this.prompt === null) return;
+    const done = this.checkpoints.filter(({ id }) => this.texts.has(id)).length;
+    const total = this.checkpoints.length;
+    find(this.form, "[data-progress]").textContent = fill(doneWord, { done: number(done), total: number(total) });
   }
 
   /**
-   * @param {Checkpoint} checkpoint
-   * @param {AbortSignal} signal
-   * @returns {Promise<string | null>} the text, or null if there will be none
+   * @param {HTMLElement} place
+   * @param {string} id of the checkpoint
+   * @param {string} otherwise what stands there without its text
    */
-  async generate(checkpoint, signal) {
-    const prompt = find(this.form, "[name=prompt]", HTMLTextAreaElement).value;
-    const body = JSON.stringify({ checkpoint: checkpoint.id, prompt, max_tokens: MAX_TOKENS, temperature: 0 });
-    try {
-      const headers = { "Content-Type": "application/json" };
-      const response = await fetch("/api/v1/generate", { method: "POST", headers, body, signal });
-      const answer = await response.json();
-      if (response.ok) return prompt + answer.text;
-      this.progress.textContent = answer.title;
-    } catch {
-      if (!signal.aborted) this.progress.textContent = this.form.dataset.lost ?? "";
+  #fill(place, id, otherwise) {
+    const error = this.errors.get(id);
+    place.textContent = this.texts.get(id) ?? error ?? otherwise;
+    place.classList.toggle("error", error !== undefined);
+  }
+
+  /**
+   * @param {string} prompt
+   * @param {Map<string, string>} texts of it that are there already
+   */
+  begin(prompt, texts) {
+    this.run.abort();
+    this.run = new AbortController();
+    this.prompt = prompt;
+    this.texts = texts;
+    this.errors.clear();
+    this.write();
+  }
+
+  /** Write with every checkpoint that has no text, always next the one nearest to the slider. */
+  async write() {
+    const { prompt } = this;
+    const { signal } = this.run;
+    if (prompt === null) return;
+    this.isWriting = true;
+    this.show();
+    for (let next = this.nearest(); next; next = this.nearest()) {
+      try {
+        const body = { checkpoint: next.id, prompt, max_tokens: MAX_TOKENS, temperature: 0 };
+        const { text } = await call("POST", "/api/v1/generate", body, { signal });
+        if (signal.aborted) return;
+        this.texts.set(next.id, prompt + text);
+        sessionStorage.setItem(this.memory, JSON.stringify({ prompt, texts: [...this.texts] }));
+      } catch (error) {
+        if (signal.aborted) return;
+        this.errors.set(next.id, error instanceof RequestRefused ? error.message : (this.form.dataset.lost ?? ""));
+      }
+      this.show();
     }
-    return null;
+    this.isWriting = false;
+    this.show();
+  }
+
+  /** The checkpoint without a text or an error that is nearest to the slider, if there is one. */
+  nearest() {
+    const missing = this.checkpoints.map((one, place) => ({ one, far: Math.abs(place - this.index) }));
+    const open = missing.filter(({ one }) => !this.texts.has(one.id) && !this.errors.has(one.id));
+    return open.sort((a, b) => a.far - b.far)[0]?.one;
   }
 }
