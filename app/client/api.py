@@ -142,7 +142,8 @@ class Client:
         messages: Sequence[Mapping[str, str]] | None = None,
         **options: Unpack[GenerationOptions],
     ) -> AbstractContextManager[Iterator[tuple[str, dict[str, Any]]]]:
-        """The events of such a generation: ("waiting" | "start" | "piece" | "done", data). Leave the block to stop it.
+        """The events of such a generation: ("waiting" | "start" | "loading" | "piece" | "done", data). Leave the block
+        to stop it.
 
         Raises GenerationFailed.
         """

@@ -23,9 +23,9 @@ from app.web.problem_types import errors
 router = APIRouter(route_class=ApiRoute, tags=["playground"])
 
 _STREAM = (
-    "With `stream`, server-sent events: `waiting` {position, message}, `start` {seed}, `piece` {text, num_tokens} and "
-    "with top_logprobs {tokens}, and at the end `done` {finish_reason, num_tokens, tokens_per_second, seed} or "
-    "`failure` {code, message}."
+    "With `stream`, server-sent events: `waiting` {position, message}, `start` {seed}, `loading` {percent} "
+    "while the model is loaded, `piece` {text, num_tokens} and with top_logprobs {tokens}, and at the end `done` "
+    "{finish_reason, num_tokens, tokens_per_second, seed} or `failure` {code, message}."
 )
 
 

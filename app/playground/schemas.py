@@ -184,13 +184,15 @@ class GenerationTask(GenerationSettings):
 class GenerationMessage(BaseModel):
     """An event of a generation, sent by the inference process through the worker and Valkey to the web server.
 
-    Only the fields of its event are set: waiting has position; piece has text and num_tokens, and with top_logprobs
-    tokens, and with tools tool_calls; done has finish_reason, num_tokens, num_prompt_tokens and tokens_per_second, or
-    the result of a look inside the model and num_prompt_tokens; failure has code and values; start and beat have none.
+    Only the fields of its event are set: waiting has position; loading, while its model is loaded, has percent; piece
+    has text and num_tokens, and with top_logprobs tokens, and with tools tool_calls; done has finish_reason,
+    num_tokens, num_prompt_tokens and tokens_per_second, or the result of a look inside the model and
+    num_prompt_tokens; failure has code and values; start and beat have none.
     """
 
-    event: Literal["waiting", "start", "piece", "beat", "done", "failure"]
+    event: Literal["waiting", "start", "loading", "piece", "beat", "done", "failure"]
     position: int | None = None  # requests ahead in the queue; None once a worker has taken this one
+    percent: int | None = None  # of the weights that are loaded
     text: str = ""
     tokens: list[GeneratedToken] = []
     tool_calls: list[GeneratedToolCall] = []

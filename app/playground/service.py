@@ -48,7 +48,7 @@ MAX_OFFERED = 200  # checkpoints, and imported models, that the page offers
 
 @dataclass(frozen=True)
 class GenerationEvent:
-    """A server-sent event of a generation: `name` is waiting, start, piece, done or failure."""
+    """A server-sent event of a generation: `name` is waiting, start, loading, piece, done or failure."""
 
     name: str
     data: dict[str, Any]

@@ -155,6 +155,7 @@ export class Column {
         seed = value;
         turn.say(this.words.start);
       },
+      loading: (/** @type {number} */ percent) => turn.showLoading(percent),
       piece: (/** @type {Piece} */ piece) => {
         numTokens = piece.num_tokens;
         turn.say(fillPlural(this.words.writing, numTokens));

@@ -148,6 +148,14 @@ export class Turn {
   /** @param {string} [text] */
   say(text) {
     this.#part("meta").textContent = text ?? "";
+    this.#part("loading").hidden = true;
+  }
+
+  /** @param {number} percent of the model that is loaded */
+  showLoading(percent) {
+    this.say(fill(this.words.loading ?? "", { percent }));
+    this.#part("loading").hidden = false;
+    find(this.element, "[data-loading]", HTMLProgressElement).value = percent;
   }
 
   /** @param {string} message */

@@ -15,6 +15,7 @@ import { post } from "./sse.js";
  * @typedef {{
  *   waiting: (message: string) => void,
  *   start: (seed: number) => void,
+ *   loading: (percent: number) => void,
  *   piece: (piece: Piece) => void,
  * }} Listener
  */
@@ -30,6 +31,7 @@ export async function generate(request, listener, signal) {
   for await (const { name, data } of post("/api/v1/generate", request, signal)) {
     if (name === "waiting") listener.waiting(data.message);
     else if (name === "start") listener.start(data.seed);
+    else if (name === "loading") listener.loading(data.percent);
     else if (name === "piece") listener.piece(data);
     else if (name === "failure") throw new RequestRefused({ title: data.message });
     else if (name === "done") return data;

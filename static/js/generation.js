@@ -61,6 +61,7 @@ export class Generation {
     const listener = {
       waiting: (/** @type {string} */ message) => this.#say(message),
       start: (/** @type {number} */ seed) => this.#begin(seed),
+      loading: (/** @type {number} */ percent) => this.#showLoading(percent),
       piece: (/** @type {Piece} */ piece) => this.#append(piece),
     };
     try {
@@ -71,6 +72,7 @@ export class Generation {
     this.output.flush();
     this.#part("caret").hidden = true;
     this.#part("count").textContent = "";
+    this.#part("loading").hidden = true;
     this.#part("actions").hidden = false;
   }
 
@@ -80,6 +82,14 @@ export class Generation {
     this.tags.push(fill(this.words.seed ?? "", { n: seed }));
     this.#showTags();
     this.callbacks.onSeed(seed);
+  }
+
+  /** @param {number} percent of the model that is loaded */
+  #showLoading(percent) {
+    this.#say("");
+    this.#part("count").textContent = fill(this.words.loading ?? "", { percent });
+    this.#part("loading").hidden = false;
+    find(this.card, "[data-loading]", HTMLProgressElement).value = percent;
   }
 
   /** @param {Piece} piece */
@@ -138,6 +148,7 @@ export class Generation {
   /** @param {string} [text] */
   #say(text) {
     this.#part("status").textContent = text ?? "";
+    this.#part("loading").hidden = true;
   }
 
   /** @param {string} name */

@@ -1,6 +1,7 @@
 """Continues a prompt with a model, token by token. Imports torch and transformers."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from trainer.data.chat_template import ChatMessage
 from trainer.data.detokenizer import Detokenizer
 from trainer.data.record_encoding import RecordEncoder
 from trainer.data.tokenizer import encode_prompt, start_of_text_id
+from trainer.inference.loading_progress import OnProgress, loading_progress
 from trainer.inference.sampling import SamplingSettings, TokenChoice, choose
 from trainer.inference.text_pieces import TextPiece, TokenDecoder, text_pieces
 from trainer.modeling.architectures import saved_class
@@ -108,14 +110,15 @@ def is_memory_error(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
-def load_model(checkpoint_dir: Path, device: str) -> PreTrainedModel:
+def load_model(checkpoint_dir: Path, device: str, on_progress: OnProgress | None = None) -> PreTrainedModel:
     """Open the weights of a checkpoint with the head that they have: fp32 on a CPU, as stored on a GPU."""
     transformers_logging.disable_progress_bar()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     config = AutoConfig.from_pretrained(checkpoint_dir, local_files_only=True)
-    model: PreTrainedModel = saved_class(config).from_pretrained(
-        checkpoint_dir, config=config, dtype=dtype, local_files_only=True
-    )
+    with loading_progress(checkpoint_dir, on_progress) if on_progress else nullcontext():
+        model: PreTrainedModel = saved_class(config).from_pretrained(
+            checkpoint_dir, config=config, dtype=dtype, local_files_only=True
+        )
     return model.to(device).eval()
 
 

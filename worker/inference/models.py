@@ -118,6 +118,7 @@ class _Weights:
     num_file_bytes: int
     loading: threading.Lock = field(default_factory=threading.Lock)
     network: PreTrainedModel | None = None
+    loaded_part: float = 0.0  # while they are loaded
 
 
 @dataclass
@@ -203,6 +204,13 @@ class Models:
             raise
         finally:
             self._release(model)
+
+    def loading_percent(self, path: Path) -> int | None:
+        """How much of the weights of a model is loaded; None if it is in memory."""
+        model = self._models.get(path)
+        if model is None:
+            return 0
+        return None if model.network is not None else int(100 * model.weights.loaded_part)
 
     @property
     def is_keeping(self) -> bool:
@@ -353,9 +361,16 @@ class Models:
         with weights.loading:
             self._evict_idle(model)
             if weights.network is None:
-                weights.network = self._open(lambda: generation.load_model(weights.directory, self._device), model.path)
+                weights.network = self._open(lambda: self._load_weights(weights), model.path)
             network = weights.network
         return self._open(lambda: with_adapter(network, model.path), model.path) if model.is_adapter else network
+
+    def _load_weights(self, weights: _Weights) -> PreTrainedModel:
+        def note(part: float) -> None:
+            weights.loaded_part = part
+
+        note(0.0)
+        return generation.load_model(weights.directory, self._device, note)
 
     def _open(self, open_model: Callable[[], PreTrainedModel], path: Path) -> PreTrainedModel:
         try:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions hav
 MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
 PIECE_SECONDS = 0.04  # the tokens of so long are decoded and sent together, after the first one
 WHOLE_PIECE_SECONDS = 1.0  # the same where nobody sees the text before its end: each message costs a training time
+PROGRESS_SECONDS = 0.25  # between two messages of how far a model is loaded
 IDLE_SECONDS = 600.0  # the process exits after so long without a generation, to free memory
 
 
@@ -69,7 +70,9 @@ def _answer(conn: socket.socket, models: Models) -> None:
             return
         task = GenerationTask.model_validate(request)
         try:
-            with models.acquire(Path(task.path), lambda: _is_closed(conn)) as model:
+            with ExitStack() as stack:
+                with _progress_told(conn, models, Path(task.path)):
+                    model = stack.enter_context(models.acquire(Path(task.path), lambda: _is_closed(conn)))
                 for message in TASKS[task.task](model, task):
                     _send(conn, message)
         except GenerationRefused as refusal:
@@ -78,6 +81,32 @@ def _answer(conn: socket.socket, models: Models) -> None:
             raise
         except Exception as error:  # whatever a library makes of a strange model
             _send(conn, _failure(error, task.id, models.memory_limit))
+
+
+@contextmanager
+def _progress_told(conn: socket.socket, models: Models, path: Path) -> Iterator[None]:
+    """Send how far a model is loaded, whoever loads it, until the end of the block."""
+    if models.loading_percent(path) is None:
+        yield
+        return
+    is_over = threading.Event()
+
+    def tell() -> None:
+        told = None
+        with suppress(OSError):  # its reader has left, which the generation notices as well
+            while not is_over.wait(PROGRESS_SECONDS):
+                percent = models.loading_percent(path)
+                if percent not in (None, told):
+                    _send(conn, GenerationMessage(event="loading", percent=percent))
+                told = percent
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 def _failure(error: Exception, request_id: str, memory_limit: int) -> GenerationMessage:

@@ -178,7 +178,7 @@ def test_two_models_that_are_wanted_at_once_are_opened_one_after_the_other(
     load_model, begun, second_begins = generation.load_model, itertools.count(), threading.Event()
     overlapped = []
 
-    def load_slowly(path: Path, device: str) -> Any:
+    def load_slowly(path: Path, device: str, _on_progress: Any) -> Any:
         if next(begun) == 0:
             overlapped.append(second_begins.wait(timeout=1))
         else:
@@ -189,6 +189,27 @@ def test_two_models_that_are_wanted_at_once_are_opened_one_after_the_other(
     requests = [ServerRequest(models, path) for path in (plain, other)]
     assert [request.last()["event"] for request in requests] == ["done", "done"]
     assert overlapped == [False]
+
+
+def test_all_who_wait_for_a_model_are_told_how_far_it_is_loaded(
+    models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_model, both_are_told = generation.load_model, threading.Event()
+
+    def load_slowly(path: Path, device: str, on_progress: Any) -> Any:
+        on_progress(0.42)
+        assert both_are_told.wait(60)
+        return load_model(path, device, on_progress)
+
+    monkeypatch.setattr(generation, "load_model", load_slowly)
+    requests = [ServerRequest(models, plain) for _ in range(2)]
+    for request in requests:
+        while (message := jsonlines.receive(request.connection)) != {"event": "loading", "percent": 42}:
+            assert message == {"event": "loading", "percent": 0}
+    both_are_told.set()
+    assert [request.last()["event"] for request in requests] == ["done", "done"]
+    events = [message["event"] for message in ServerRequest(models, plain).messages()]
+    assert "loading" not in events
 
 
 def test_a_generation_whose_reader_left_stops_computing(
@@ -258,7 +279,7 @@ def test_with_a_gpu_its_memory_is_limited_to_what_the_models_may_use(
     monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", lambda part, device: fractions.append(part))
     monkeypatch.setattr("worker.inference.models.limit_memory", lambda num_bytes: pytest.fail("RLIMIT_DATA"))
     load_model = generation.load_model
-    monkeypatch.setattr(generation, "load_model", lambda path, device: load_model(path, "cpu"))
+    monkeypatch.setattr(generation, "load_model", lambda path, device, _note: load_model(path, "cpu"))
     models = Models("cuda:0")
     with models.acquire(plain, lambda: False):
         assert models.memory_limit > MARGIN_BYTES
