@@ -353,13 +353,15 @@ class GenerationInfo(Shape):
 class ReplicaInfo(Shape):
     """A node that keeps, or loads, the model of a deployment. `state` is loading, ready or failed.
 
-    `is_current` is false while it still serves the model before the last change; `message` says why it failed.
+    `is_current` is false while it still serves the model before the last change; `message` says why it failed, and
+    `loading_percent` how much of the model is loaded.
     """
 
     node: str
     state: str
     is_current: bool
     message: str | None
+    loading_percent: int | None
 
 
 class UsageInfo(Shape):

@@ -44,8 +44,9 @@ class Inference:
             finally:
                 _wait_until_stopped(connection)
 
-    def keep(self, paths: Sequence[str]) -> dict[str, tuple[str, str | None]]:
-        """Keep the models of these directories in memory, and no others: the state of each, and why it failed.
+    def keep(self, paths: Sequence[str]) -> dict[str, tuple[str, str | None, int | None]]:
+        """Keep the models of these directories in memory, and no others: the state of each, why it failed, and how many
+        percent of it are loaded.
 
         Raises OSError if the process ends meanwhile.
         """
@@ -58,7 +59,7 @@ class Inference:
             answer = jsonlines.receive(connection)
         if answer is None:
             raise ConnectionResetError("the inference process ended")
-        return {path: (state, failure) for path, (state, failure) in answer["states"].items()}
+        return {path: (state, failure, percent) for path, (state, failure, percent) in answer["states"].items()}
 
     def close(self) -> None:
         """End the process, which frees its memory."""

@@ -28,6 +28,7 @@ class DeployedModels:
                 duties = replicas.duties(session, node)
             if duties or self._is_keeping:
                 states = self._keep(duties)
+                replicas.tell_percents(node, states)
                 with db.transaction() as session:
                     replicas.record(session, node, duties, states)
                 self._is_keeping = bool(duties)

@@ -217,8 +217,9 @@ class Models:
         """Whether a deployment needs this process."""
         return bool(self._kept)
 
-    def keep(self, paths: Sequence[Path]) -> dict[Path, tuple[str, str | None]]:
-        """Keep these models in memory until the next call: loading, ready or failed, with the code of the failure.
+    def keep(self, paths: Sequence[Path]) -> dict[Path, tuple[str, str | None, int | None]]:
+        """Keep these models in memory until the next call: loading, ready or failed, with the code of the failure, and
+        how many percent are loaded of one that is loading.
 
         Those that are not in memory are loaded in threads; a failure is tried again after RETRY_SECONDS.
         """
@@ -233,18 +234,20 @@ class Models:
             if dropped:
                 with suppress(GenerationRefused):  # a model in use needs what it has
                     self._reserve()
-        for path in [path for path, (state, _code) in states.items() if state == "loading"]:
+        for path in [path for path, (state, _code, _percent) in states.items() if state == "loading"]:
             if path not in self._loading:
                 self._loading.add(path)
                 threading.Thread(target=self._load_kept, args=(path,), daemon=True).start()
         return states
 
-    def _state(self, path: Path) -> tuple[str, str | None]:
+    def _state(self, path: Path) -> tuple[str, str | None, int | None]:
         model = self._models.get(path)
         if model is not None and model.is_ready:
-            return "ready", None
+            return "ready", None, None
         failed_at, code = self._failures.get(path, (-RETRY_SECONDS, ""))
-        return ("failed", code) if time.monotonic() - failed_at < RETRY_SECONDS else ("loading", None)
+        if time.monotonic() - failed_at < RETRY_SECONDS:
+            return "failed", code, None
+        return "loading", None, self.loading_percent(path)
 
     def _load_kept(self, path: Path) -> None:
         try:

@@ -5,18 +5,24 @@ https://en.wikipedia.org/wiki/Rendezvous_hashing), so a node that dies is replac
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from redis import RedisError
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from app.core.deployment_models import Deployment, Replica
+from app.core.live import valkey
 from app.core.models import Node
 from app.core.settings import settings
+
+PERCENT_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ class LoadedState:
 
     state: str  # one of REPLICA_STATES
     failure: str | None = None
+    percent: int | None = None  # that is loaded, of one that is loading
 
 
 def allowed_nodes(chosen: Sequence[str], live: Sequence[str]) -> list[str]:
@@ -63,6 +70,27 @@ def duties(session: Session, node: str) -> list[Duty]:
             old = [replica.path] if replica is not None and replica.state == "ready" else []
             result.append(Duty(row.id, tuple(dict.fromkeys([row.path, *old]))))
     return result
+
+
+def tell_percents(node: str, states: Mapping[str, LoadedState]) -> None:
+    """Tell how many percent of each model a node has loaded, by path. It is forgotten after PERCENT_SECONDS."""
+    percents = {path: state.percent for path, state in states.items() if state.percent is not None}
+    if percents:
+        with suppress(RedisError):
+            valkey().set(_percents_key(node), json.dumps(percents), ex=PERCENT_SECONDS)
+
+
+def percents(nodes: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What these nodes last told so; nothing of those that load no model."""
+    try:
+        texts: Any = valkey().mget([_percents_key(node) for node in nodes]) if nodes else []
+    except RedisError:
+        return {}
+    return {node: json.loads(text) for node, text in zip(nodes, texts, strict=True) if text}
+
+
+def _percents_key(node: str) -> str:
+    return f"athanor:loading:{node}"
 
 
 def record(session: Session, node: str, node_duties: Sequence[Duty], states: Mapping[str, LoadedState]) -> None:

@@ -65,6 +65,7 @@ class ReplicaAnswer(BaseModel):
     state: Literal["loading", "ready", "failed"]
     is_current: bool  # false while it still serves the model before the last change
     message: str | None  # why it failed
+    loading_percent: int | None  # of the deployment's model, while it is loaded
 
 
 class UsageAnswer(BaseModel):

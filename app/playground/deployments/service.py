@@ -1,6 +1,6 @@
 """Operations on deployments: the only writer of their table. Replicas and calls are written by the other modules."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -167,9 +167,11 @@ def answers(session: Session, rows: Sequence[Deployment], principal: Principal) 
     user_ids = {user_id for row in rows if row.owner_id == principal.user_id for user_id in row.user_ids}
     users = session.execute(select(User.id, User.name).where(User.id.in_(user_ids)).order_by(User.name)).all()
     usages = calls.usages(session, ids, db.now() - DAY)
+    loading = {one.node for row in rows for one in by_deployment[row.id] if _is_loading(one, row)}
+    percents = replicas.percents(sorted(loading))
     result = []
     for row in rows:
-        listed = [_replica(one, row) for one in by_deployment[row.id]]
+        listed = [_replica(one, row, percents) for one in by_deployment[row.id]]
         is_mine = row.owner_id == principal.user_id
         result.append(
             DeploymentAnswer(
@@ -193,11 +195,16 @@ def answers(session: Session, rows: Sequence[Deployment], principal: Principal) 
     return result
 
 
-def _replica(replica: Replica, row: Deployment) -> ReplicaAnswer:
+def _is_loading(replica: Replica, row: Deployment) -> bool:
+    return replica.state == "loading" or replica.path != row.path
+
+
+def _replica(replica: Replica, row: Deployment, percents: Mapping[str, Mapping[str, int]]) -> ReplicaAnswer:
     message = None if replica.failure is None else failures.sentence(replica.failure, {})
     return ReplicaAnswer(
         node=replica.node,
         state=replica.state,
         is_current=replica.path == row.path,
         message=message,
+        loading_percent=percents.get(replica.node, {}).get(row.path) if _is_loading(replica, row) else None,
     )

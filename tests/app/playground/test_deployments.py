@@ -19,6 +19,7 @@ from app.core.settings import settings
 from app.openai import models
 from app.playground import service
 from app.playground.deployments import calls, replicas
+from app.playground.deployments.replicas import LoadedState
 from tests import statements
 from tests.app.playground.conftest import StoreCheckpoint, StoredCheckpoint
 from tests.users import Person
@@ -133,6 +134,26 @@ def test_a_call_that_waits_for_a_node_ends_when_it_goes(
     assert (answer.status_code, answer.json()["code"]) == (503, "nodes_away")
 
 
+def test_a_replica_says_how_much_of_its_model_is_loaded(
+    api: TestClient, alice: TestClient, checkpoint: StoredCheckpoint, deployed_models: DeployedModels
+) -> None:
+    created = deploy(api, checkpoint.id)
+    wait_until_ready(api, deployed_models, created["id"])
+    with db.transaction() as session:
+        path = session.get_one(Deployment, created["id"]).path
+        session.get_one(Replica, (created["id"], settings().node_name)).state = "loading"
+    replicas.tell_percents(settings().node_name, {path: LoadedState("loading", None, 42)})
+
+    def percent() -> int | None:
+        answer: int | None = api.get(f"/api/v1/deployments/{created['id']}").json()["replicas"][0]["loading_percent"]
+        return answer
+
+    assert percent() == 42
+    assert 'aria-label="Opening the model…" value="42" max="100"' in alice.get(f"/deployments/{created['id']}").text
+    deployed_models.update()
+    assert percent() is None, "it is ready"
+
+
 def test_a_move_to_another_model_leaves_no_gap(
     api: TestClient, store_checkpoint: StoreCheckpoint, alice_user: Person, deployed_models: DeployedModels
 ) -> None:
@@ -143,7 +164,7 @@ def test_a_move_to_another_model_leaves_no_gap(
     changed = api.put(f"/api/v1/deployments/{created['id']}", json={"model": new.id}).json()
 
     assert changed["replicas"] == [
-        {"node": settings().node_name, "state": "ready", "is_current": False, "message": None}
+        {"node": settings().node_name, "state": "ready", "is_current": False, "message": None, "loading_percent": None}
     ], "the old model serves until the new one is loaded"
     assert api.post("/api/v1/generate", json={"checkpoint": "helpdesk", **BODY}).status_code == 200
     wait_until_ready(api, deployed_models, created["id"])

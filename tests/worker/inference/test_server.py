@@ -206,6 +206,7 @@ def test_all_who_wait_for_a_model_are_told_how_far_it_is_loaded(
     for request in requests:
         while (message := jsonlines.receive(request.connection)) != {"event": "loading", "percent": 42}:
             assert message == {"event": "loading", "percent": 0}
+    assert models._state(plain) == ("loading", None, 42)
     both_are_told.set()
     assert [request.last()["event"] for request in requests] == ["done", "done"]
     events = [message["event"] for message in ServerRequest(models, plain).messages()]
