@@ -55,6 +55,7 @@ PAGES = {
     "deployment": "/deployments/{deployment}",
     "evaluate": "/evaluations",
     "learn": "/learn/attend?checkpoint={checkpoint}",
+    "learn-embed": "/learn/embed?checkpoint={checkpoint}",
     "nodes": "/nodes",
     "usage": "/usage",
     "remove-node": "/nodes",

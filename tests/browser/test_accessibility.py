@@ -47,6 +47,7 @@ PAGES = [
     "/playground/inspect?checkpoint={model}",
     "/learn",
     "/learn/tokenize?checkpoint={checkpoint}",
+    "/learn/embed?checkpoint={checkpoint}",
     "/learn/attend?checkpoint={checkpoint}",
     "/learn/predict?checkpoint={checkpoint}",
     "/learn/train?checkpoint={checkpoint}",

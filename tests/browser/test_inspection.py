@@ -1,13 +1,15 @@
 """Looking inside a model in the browser, and the pages of Learn: figures, pickers, keys and tables."""
 
+import json
 import math
 import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Open
+from tests.browser.conftest import Open, finished_job, newest_checkpoint
+from tests.browser.test_accessibility import barriers
 from tests.stack import Stack
 
 TEXT = "The cat sat on the mat"
@@ -112,30 +114,123 @@ def test_a_refusal_stands_at_its_field(open_page: Open, checkpoint: str) -> None
         expect(page.locator("[data-field=text] .error")).to_contain_text("the limit here is 64")
 
 
+@pytest.mark.usefixtures("trained")  # by then there is a corpus
+def test_masks_are_filled_with_what_the_model_expects(open_page: Open, running_stack: Stack) -> None:
+    more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 4, "corpora": ["00kingjamesbible"]}
+    masked = newest_checkpoint(running_stack, finished_job(running_stack, recipe="tiny-bert", name="masks", **more))
+    text = "The [MASK] sat on the [MASK]"
+    answer = asked(running_stack, "fill-mask", checkpoint=masked, text=text, top_k=8)
+    with open_page(f"/playground/inspect?checkpoint={masked}") as page:
+        page.locator(".compose").get_by_label("Text", exact=True).fill(text)
+        look(page, "Fill masks")
+        panel = page.locator("[data-view=fill_mask]")
+        expect(panel.get_by_role("heading")).to_have_text(["Mask 1", "Mask 2"])
+        for place, mask in zip(panel.locator(".bars").all(), answer["masks"], strict=True):
+            assert bars(place) == [(shown(one["text"]), percent(one["probability"])) for one in mask["top"]]
+        assert barriers(page) == []
+
+
+def test_texts_are_compared_by_their_vectors(open_page: Open, running_stack: Stack, checkpoint: str) -> None:
+    answer = asked(running_stack, "embed", checkpoint=checkpoint, texts=[TEXT, "In the beginning"])
+    with open_page(f"/playground/inspect?checkpoint={checkpoint}") as page:
+        look(page, "Similarity")
+        page.get_by_label("A second text").fill("In the beginning")
+        page.locator(".compose").get_by_role("button", name="Look inside").click()
+        panel = page.locator("[data-view=embed]")
+        expect(panel.locator("[data-stat=similarity]")).to_have_text(f"{answer['similarity'][0][1]:.3f}")
+        for line, vector in zip(panel.locator("[data-vectors] li").all(), answer["embeddings"], strict=True):
+            expect(line).to_contain_text(", ".join(f"{value:.3f}" for value in vector[:6]))
+        assert barriers(page) == []
+
+
+def test_a_classifier_says_how_probable_each_label_is(open_page: Open, running_stack: Stack, classifier: str) -> None:
+    answer = asked(running_stack, "classify", checkpoint=classifier, text=TEXT)
+    with open_page(f"/playground/inspect?checkpoint={classifier}") as page:
+        look(page, "Classify")
+        panel = page.locator("[data-view=classify]")
+        expect(panel.locator(".bars li")).to_have_count(2)
+        assert bars(panel) == [(one["label"], percent(one["probability"])) for one in answer["labels"]]
+        assert barriers(page) == []
+
+
+@pytest.fixture(scope="session")
+def classifier(running_stack: Stack) -> str:
+    """The ID of a checkpoint that tells two labels apart."""
+    client = running_stack.client
+    lines = [json.dumps({"text": f"{mood} {n}", "label": mood}) for mood in ("glad", "sad") for n in range(40)]
+    parameters = {"filename": "moods.jsonl", "kind": "classification"}
+    answer = client.post("/api/v1/corpora", params=parameters, content="\n".join(lines)).raise_for_status()
+    more = {"max_steps": 4, "warmup_steps": 1, "save_steps": 4, "eval_steps": 4}
+    job_id = finished_job(running_stack, recipe="classifier", name="moods", corpora=[answer.json()["id"]], **more)
+    return newest_checkpoint(running_stack, job_id)
+
+
+def bars(place: Locator) -> list[tuple[str, Any]]:
+    """The names of bars with their values in percent."""
+    names, values = place.locator(".name").all_inner_texts(), place.locator(".value").all_inner_texts()
+    return [(name, float(value.rstrip("%"))) for name, value in zip(names, values, strict=True)]
+
+
+def shown(text: str) -> str:
+    """A token as a strip shows it."""
+    return text.replace(" ", "·").replace("\n", "⏎").replace("\t", "⇥")
+
+
+def percent(share: float) -> Any:
+    """A probability in percent, as exactly as bars show it."""
+    digits = 0 if share >= 0.1 else 1 if share >= 0.001 else 3
+    return pytest.approx(100 * share, abs=0.51 * 10**-digits)
+
+
+LANGUAGES = pytest.mark.parametrize("language", ["en", "zh-CN"])
+
+
+def sentence(finding: Locator) -> dict[str, str]:
+    """The figures of a sentence by their names in the template that the page has for its language."""
+    template, names = str(finding.get_attribute("data-sentence")), set[str]()
+
+    def group(place: re.Match[str]) -> str:
+        name = place[1]
+        is_repeated = name in names
+        names.add(name)
+        return f"(?P={name})" if is_repeated else f"(?P<{name}>.+?)"
+
+    pattern = re.sub(r"\\{(\w+)\\}", group, re.escape(template))
+    match = re.fullmatch(pattern, str(finding.text_content()).strip())
+    assert match, (pattern, finding.text_content())
+    return match.groupdict()
+
+
+@LANGUAGES
 def test_each_page_of_learn_shows_the_figures_of_the_model(
-    open_page: Open, running_stack: Stack, checkpoint: str
+    open_page: Open, running_stack: Stack, checkpoint: str, language: str
 ) -> None:
     tokens = asked(running_stack, "tokenize", checkpoint=checkpoint, text=TEXT)
     score = asked(running_stack, "score", checkpoint=checkpoint, text=TEXT)
-    with open_page(f"/learn/tokenize?checkpoint={checkpoint}") as page:
+    with open_page(f"/learn/tokenize?checkpoint={checkpoint}", locale=language) as page:
         finding = page.locator(".finding:visible")
-        expect(finding).to_contain_text(f"in tokens: {len(tokens['tokens'])};")
-        for title in ("Embed", "Attend", "Predict"):
-            page.get_by_role("link", name=f"Next: {title}").click()
-            expect(page.get_by_role("heading", level=1)).to_have_text(title)
+        finding.wait_for()
+        assert sentence(finding)["num_tokens"] == str(len(tokens["tokens"]))
+        for lesson in ("embed", "attend", "predict"):
+            page.locator(f"main a[href^='/learn/{lesson}?']").last.click()
+            page.wait_for_url(f"**/learn/{lesson}?**")
             finding.wait_for()
-        perplexity = float(re.findall(r"a perplexity of ([\d.]+)", finding.inner_text())[0].rstrip("."))
-        assert perplexity == pytest.approx(score["perplexity"], rel=1e-3)
+            assert page.locator("html").get_attribute("lang") == language
+        figures = sentence(finding)
+        assert float(figures["perplexity"]) == pytest.approx(score["perplexity"], rel=1e-3)
+        assert figures["num_scored"] == str(score["num_scored"])
         assert checkpoint in page.url
 
 
+@LANGUAGES
 def test_the_page_on_training_draws_the_curve_of_the_job(
-    open_page: Open, running_stack: Stack, checkpoint: str, trained: str
+    open_page: Open, running_stack: Stack, checkpoint: str, trained: str, language: str
 ) -> None:
     metrics = running_stack.client.get(f"/api/v1/jobs/{trained}/metrics", params={"series": "loss"}).json()
     first = metrics["series"]["loss"]["values"][0]
-    with open_page(f"/learn/train?checkpoint={checkpoint}") as page:
+    with open_page(f"/learn/train?checkpoint={checkpoint}", locale=language) as page:
         page.locator("[data-chart=loss] [data-readout] .key").first.wait_for()
-        expect(page.locator("[data-when=steps]")).to_contain_text("Steps of this run: 20;")
-        expect(page.locator("[data-when=uniform]")).to_contain_text(f"This one began at {float(f'{first:.4g}')}.")
+        expect(page.locator("[data-when=steps]")).to_contain_text("20")
+        assert sentence(page.locator("[data-when=steps]"))["steps"] == "20"
+        assert float(sentence(page.locator("[data-when=uniform]"))["first"]) == float(f"{first:.4g}")
         assert page.locator("[data-job-link]").get_attribute("href") == f"/jobs/{trained}"
