@@ -1,4 +1,4 @@
-"""Every page on a narrow screen, and checked by axe-core, in both languages and both themes."""
+"""Every page at five widths, and checked by axe-core, in both languages and both themes."""
 
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,16 @@ RUN = """async () => {
   const { violations } = await axe.run(context, { resultTypes: ["violations"] });
   return violations.map((v) => ({ id: v.id, impact: v.impact, nodes: v.nodes.map((n) => n.html.slice(0, 200)) }));
 }"""
+WIDTHS = (320, 390, 768, 1440, 2560)
 PAGES = [
     "/",
     "/jobs",
     "/jobs/new?corpus=00kingjamesbible",
     "/jobs/presets",
     "/jobs/queue",
+    "/jobs/searches",
+    "/jobs/import",
+    "/everyones-jobs",
     "/jobs/{job}",
     "/jobs/{job}/edit",
     "/jobs/compare?job={job}",
@@ -30,6 +34,8 @@ PAGES = [
     "/synthetic",
     "/synthetic/new?corpus=00kingjamesbible",
     "/tokenizers",
+    "/tokenizers/{tokenizer}",
+    "/tokenizers/compare?tokenizer={tokenizer}",
     "/models",
     "/models/{model}",
     "/checkpoints",
@@ -37,6 +43,9 @@ PAGES = [
     "/lineage/{checkpoint}",
     "/tasks?subject={checkpoint}",
     "/tasks",
+    "/evaluations",
+    "/conversations",
+    "/trash",
     "/playground?tab=completion",
     "/playground?tab=chat",
     "/playground?tab=text-to-text",
@@ -60,6 +69,7 @@ PAGES = [
     "/api/docs",
     "/account",
     "/account/people",
+    "/account/people/{person}",
     "/account/notices",
     "/notices",
     "/nowhere",
@@ -72,7 +82,15 @@ def ids(running_stack: Any, trained: str, base_model: str) -> dict[str, str]:
     client = running_stack.client
     checkpoint = client.get("/api/v1/checkpoints", params={"job": trained}).json()["data"][0]["id"]
     deployment = client.post("/api/v1/deployments", json={"name": "accessible", "model": checkpoint}).json()["id"]
-    return {"job": trained, "model": base_model, "checkpoint": checkpoint, "deployment": deployment}
+    tokenizer = client.get("/api/v1/tokenizers").json()["data"][0]["id"]
+    return {
+        "job": trained,
+        "model": base_model,
+        "checkpoint": checkpoint,
+        "deployment": deployment,
+        "tokenizer": tokenizer,
+        "person": client.get("/api/v1/me").json()["id"],
+    }
 
 
 def wait_until_drawn(page: Page, path: str) -> None:
@@ -92,22 +110,22 @@ def wait_until_drawn(page: Page, path: str) -> None:
 def barriers(page: Page) -> list[dict[str, Any]]:
     page.evaluate(AXE)
     violations: list[dict[str, Any]] = page.evaluate(RUN)
-    return [violation for violation in violations if violation["impact"] in ("serious", "critical")]
+    return violations
 
 
 @pytest.mark.parametrize(("language", "theme"), [("en", "light"), ("zh-CN", "dark")])
-def test_no_page_scrolls_sideways_on_a_narrow_screen_or_has_a_serious_accessibility_violation(
+def test_no_page_scrolls_sideways_or_has_an_accessibility_violation(
     open_page: Open, ids: dict[str, str], language: str, theme: str
 ) -> None:
     wide, inaccessible = {}, {}
     with open_page("/nodes", locale=language, color_scheme=theme, reduced_motion="reduce") as page:
         page.set_default_timeout(240_000)
         for path in PAGES:
-            page.set_viewport_size({"width": 390, "height": 844})
             show(page, path, ids)
-            width = page.evaluate("document.documentElement.scrollWidth")
-            if width > 390:
-                wide[path] = width
+            for width in WIDTHS:
+                page.set_viewport_size({"width": width, "height": 900})
+                if (needed := page.evaluate("document.documentElement.scrollWidth")) > width:
+                    wide[path, width] = needed
             page.set_viewport_size({"width": 1440, "height": 900})
             if found := barriers(page):
                 inaccessible[path] = found
