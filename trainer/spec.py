@@ -53,9 +53,7 @@ class TrainSpec(BaseModel):
     resume_from_checkpoint: Annotated[
         str | None,
         field(
-            "job",
-            "Train further from",
-            "ID of a checkpoint whose weights, optimizer state and step the job continues from.",
+            "job", "Train further from", "ID of a checkpoint whose weights, optimizer state and step it continues from."
         ),
     ] = None
     base_model: Annotated[
@@ -337,13 +335,7 @@ class TrainSpec(BaseModel):
     ]
     evaluation_corpora: Annotated[
         list[str],
-        field(
-            "watching",
-            "Evaluate at the end",
-            "IDs of corpora on which the best checkpoint is evaluated when the job has succeeded. Does not affect the "
-            "result.",
-            max_length=16,
-        ),
+        field("watching", "Evaluate at the end", "IDs of corpora to evaluate the best checkpoint on.", max_length=16),
     ] = []
     early_stopping_patience: Annotated[
         int | None,
@@ -456,10 +448,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe(name: str, *, is_from_scratch: bool = True) -> dict[str, Any]:
-    """The field values of a recipe, with defaults: for a new model, or for one that starts from a base model.
-
-    Raises SpecError for an unknown name.
-    """
+    """Fields of a recipe with defaults, for a new model or one with a base. Raises SpecError for an unknown name."""
     if name not in recipe_names():
         expected = ", ".join(recipe_names())
         raise SpecError([SpecProblem(field="recipe", message=message(MESSAGES, "literal_error", expected=expected))])

@@ -251,7 +251,6 @@ PROBLEM_TYPES: dict[str, tuple[tuple[int, ...], str]] = {
     "queue_target_missing": ((422,), "It is not said before or after which job another one goes in the queue."),
     "queue_target_unknown": ((422,), "The job before or after which another one goes does not wait, or is not yours."),
     "jobs_many": ((422,), "More jobs were named than can be compared at once."),
-    "action_unknown": ((422,), "There is no such change of several jobs."),
     "tag_missing": ((422,), "There is no tag to add."),
     "range_invalid": ((422,), "A range of a hyperparameter search has no values."),
     "search_empty": ((422,), "A hyperparameter search has no values to try."),
