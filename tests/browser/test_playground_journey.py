@@ -38,7 +38,7 @@ LOADING = r"""() => {
 
 
 @pytest.mark.parametrize(("width", "language"), [(1440, "en"), (390, "zh-CN")])
-def test_two_models_answer_and_the_conversation_goes_on_from_a_token_and_another_question(
+def test_two_models_answer_and_the_conversation_continues_from_a_token_and_another_question(
     open_page: Open, chat_model: str, width: int, language: str
 ) -> None:
     is_narrow = width < 1000

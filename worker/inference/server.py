@@ -92,13 +92,13 @@ def _progress_told(conn: socket.socket, models: Models, path: Path) -> Iterator[
     is_over = threading.Event()
 
     def tell() -> None:
-        told = None
+        last_percent = None
         with suppress(OSError):  # its reader has left, which the generation notices as well
             while not is_over.wait(PROGRESS_SECONDS):
                 percent = models.loading_percent(path)
-                if percent not in (None, told):
+                if percent not in (None, last_percent):
                     _send(conn, GenerationMessage(event="loading", percent=percent))
-                told = percent
+                last_percent = percent
 
     thread = threading.Thread(target=tell, daemon=True)
     thread.start()

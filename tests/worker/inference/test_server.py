@@ -191,7 +191,7 @@ def test_two_models_that_are_wanted_at_once_are_opened_one_after_the_other(
     assert overlapped == [False]
 
 
-def test_all_who_wait_for_a_model_are_told_how_far_it_is_loaded(
+def test_all_who_wait_for_a_model_hear_how_far_it_is_loaded(
     models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     load_model, both_are_told = generation.load_model, threading.Event()
