@@ -51,7 +51,7 @@ def use(models: Models, path: Path) -> None:
 
 
 def deploy(models: Models, *paths: Path) -> None:
-    until(lambda: {state for state, _code in models.keep(paths).values()} == {"ready"}, 60, "the deployments")
+    until(lambda: {state for state, _code, _percent in models.keep(paths).values()} == {"ready"}, 60, "the deployments")
     until(lambda: not models._loading, 10, "the threads that load them")
 
 
@@ -98,14 +98,14 @@ def test_idle_models_leave_when_a_training_needs_their_memory(models: Models, wr
             models.give_way()
             assert models._models.keys() == {deployed, used}, "the deployed one leaves last"
             assert models._reservation.use.memory_bytes <= free
-            assert models.keep([deployed]) == {deployed: ("ready", None)}
+            assert models.keep([deployed]) == {deployed: ("ready", None, None)}
         with budget.reserve(16 << 30, is_training=True):
             models.give_way()
             assert models._models.keys() == {used}
             assert model.engine.model is not None, "what is in use stays"
 
             def state() -> tuple[str, str | None]:
-                return models.keep([deployed])[deployed]
+                return models.keep([deployed])[deployed][:2]
 
             until(lambda: state()[0] == "failed", 60, "the refusal")
             assert state() == ("failed", "memory_short")
