@@ -25,7 +25,7 @@ DEPLOYMENT = {
     "model": "k1",
     "is_mine": True,
     "state": "ready",
-    "replicas": [{"node": "ada", "state": "ready", "is_current": True, "message": None}],
+    "replicas": [{"node": "ada", "state": "ready", "is_current": True, "message": None, "loading_percent": None}],
     "num_replicas": 1,
     "nodes": [],
     "removed_nodes": [],
@@ -35,7 +35,13 @@ DEPLOYMENT = {
     "last_day": {"requests": 7},
 }
 LOADING = {**DEPLOYMENT, "state": "loading"}
-REPLICA = {"node": "ada", "state": "failed", "is_current": True, "message": "There is no room."}
+REPLICA = {
+    "node": "ada",
+    "state": "failed",
+    "is_current": True,
+    "message": "There is no room.",
+    "loading_percent": None,
+}
 FAILED = {**DEPLOYMENT, "state": "failed", "replicas": [REPLICA, {**REPLICA, "node": "bea"}]}
 LISTED = answer(200, {"data": [{**DEPLOYMENT, "id": "d0", "name": "Other"}, DEPLOYMENT], "next": None})
 
