@@ -40,7 +40,7 @@ def models(budget: NodeBudget, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mode
     monkeypatch.setattr(module, "limit_memory", lambda _limit: None)
     models = Models("cpu")
     yield models
-    for model in models._models.values():
+    for model in list(models._models.values()):
         model.close()
     models._reservation.close()
 
