@@ -127,7 +127,7 @@ def test_what_was_entered_stays_through_reload_theme_and_language_until_one_star
     open_page: Open, trained: str
 ) -> None:
     def expect_draft(page: Page) -> None:
-        expect(page.locator("[name=name]")).to_have_value("Kept")
+        expect(page.locator("#field-name")).to_have_value("Kept")
         expect(page.locator("[name=recipe][value=completion]")).to_be_checked()
 
     with open_page(FORM) as page:
@@ -143,19 +143,19 @@ def test_what_was_entered_stays_through_reload_theme_and_language_until_one_star
         expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
         expect_draft(page)
         page.goto(page.url.replace("?", "?recipe=tiny&"))
-        expect(page.locator("[name=name]")).to_have_value("")  # a draft belongs to its address
+        expect(page.locator("#field-name")).to_have_value("")  # a draft belongs to its address
         page.go_back()
         expect_draft(page)
         page.locator("[data-start-over]").click()
         expect(page.locator("[name=recipe][value=tiny]")).to_be_checked()
-        expect(page.locator("[name=name]")).to_have_value("")
+        expect(page.locator("#field-name")).to_have_value("")
         page.reload()
         until_started(page)
-        expect(page.locator("[name=name]")).to_have_value("")
-        page.locator("[name=name]").fill("Sent")
+        expect(page.locator("#field-name")).to_have_value("")
+        page.locator("#field-name").fill("Sent")
         page.locator("#fold-training summary").click()
         page.locator("[name=max_steps]").fill("x")
-        page.locator("[name=name]").press("Enter")
+        page.locator("#field-name").press("Enter")
         expect(page.get_by_text("未提交任何任务。")).to_be_visible()
         assert not any("Sent" in draft for draft in page.evaluate("() => Object.values(sessionStorage)"))
 
@@ -172,11 +172,11 @@ def test_a_preset_is_saved_from_the_form_and_fills_in_another_one(open_page: Ope
         expect(page.locator("#fold-save-preset [role=status]")).to_contain_text(name)
         expect(page.locator("[name=preset_name]")).to_have_value("")
     with open_page(FORM, locale=locale) as page:
-        page.locator("[name=name]").fill("kept")
+        page.locator("#field-name").fill("kept")
         page.locator("#fold-presets summary").click()
         page.get_by_role("button", name=name).click()
         expect(page.locator("[name=max_steps]")).to_have_value("37")
-        expect(page.locator("[name=name]")).to_have_value("kept")
+        expect(page.locator("#field-name")).to_have_value("kept")
         expect(page.locator("[data-figures]:not(.stale)")).to_have_count(1)
     with open_page("/jobs/presets", locale=locale) as page:
         page.get_by_role("row", name=name).get_by_role("button").click()
@@ -192,7 +192,7 @@ def test_enter_submits_the_form_and_presses_no_preset(open_page: Open, trained: 
         expect(page.locator("#fold-presets")).to_have_count(1)
         page.locator("#fold-training summary").click()
         page.locator("[name=max_steps]").fill("x")
-        page.locator("[name=name]").press("Enter")
+        page.locator("#field-name").press("Enter")
         expect(page.get_by_text("Nothing was submitted.")).to_be_visible()
 
 
