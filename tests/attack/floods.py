@@ -16,23 +16,23 @@ from tests.attack.measuring import resident
 from tests.attack.raw import parse_head, request
 from tests.attack.target import MEMBER_PASSWORD, Target, fault_of, list_counts
 
-MAX_WEB_BYTES = 100_000_000  # more memory of the web process than before
+MAX_MORE_BYTES = 100_000_000  # more memory of a program than before
 HOLD_SECONDS = 12
 LOCK_SECONDS = 8
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def web_bytes(target: Target) -> int:
-    """The resident memory of the web process."""
-    process = target.installation.programs["web"].process
+def role_bytes(target: Target, role: str = "web") -> int:
+    """The resident memory of a program."""
+    process = target.installation.programs[role].process
     return resident(process.pid) if process else 0
 
 
-def check_growth(target: Target, before: int, limit: int = MAX_WEB_BYTES) -> int:
-    """How many bytes the web process grew by. Raises AssertionError if these are too many."""
-    growth = web_bytes(target) - before
-    assert growth < limit, f"the web process took {growth / 1e6:.0f} MB more"
+def check_growth(target: Target, before: int, limit: int = MAX_MORE_BYTES, role: str = "web") -> int:
+    """How many bytes a program grew by. Raises AssertionError if these are too many."""
+    growth = role_bytes(target, role) - before
+    assert growth < limit, f"{role} took {growth / 1e6:.0f} MB more"
     return growth
 
 
@@ -78,7 +78,7 @@ def endless_headers(target: Target) -> str:
                 return str(parse_head(await reader.read(4096)).status)
         return "closed"
 
-    before = web_bytes(target)
+    before = role_bytes(target)
     results = many(target, 20, client)
     assert max(sent_bytes) < 32_000_000, f"{max(sent_bytes) / 1e6:.0f} MB of one header were read"
     check_growth(target, before)
@@ -138,9 +138,9 @@ def slow_readers(target: Target) -> str:
         writer.close()
         return "left"
 
-    before = web_bytes(target)
+    before = role_bytes(target)
     results = many(target, 200, client)
-    check_growth(target, before, 4 * MAX_WEB_BYTES)
+    check_growth(target, before, 4 * MAX_MORE_BYTES)
     return list_counts(results)
 
 
@@ -223,7 +223,7 @@ def guesses(target: Target) -> str:
 @attack("F8", "forms of 700 fields of 1 MB, and bodies without end, at ten routes at once", seconds=180)
 def huge_bodies(target: Target) -> str:
     """They are counted while they arrive, and neither memory nor disk is filled."""
-    before, stored_before = web_bytes(target), target.stored()
+    before, stored_before = role_bytes(target), target.stored()
     field = b'--b\r\nContent-Disposition: form-data; name="f%d"\r\n\r\n'
 
     def form() -> object:
@@ -250,7 +250,7 @@ def huge_bodies(target: Target) -> str:
     paths += ["/api/v1/jobs", "/api/v1/models", "/api/v1/login", "/api/v1/generate"]
     with ThreadPoolExecutor(10) as threads:
         results = Counter(threads.map(post, paths))
-    growth = check_growth(target, before, 2 * MAX_WEB_BYTES)
+    growth = check_growth(target, before, 2 * MAX_MORE_BYTES)
     stored = target.check_stored(stored_before)
     return f"{list_counts(results)}, {growth / 1e6:+.0f} MB in memory, {stored / 1e6:+.0f} MB on disk"
 

@@ -103,7 +103,8 @@ class Users:
         if rows:
             body = {"checkpoint": rows[0]["id"], "prompt": "A sheep", "max_tokens": 20}
             answer = self.installation.post("/api/v1/generate", json=body)
-            self.counts[f"generations {answer.status_code}"] += 1
+            code = "" if answer.is_success else f" {answer.json().get('code')}"
+            self.counts[f"generations {answer.status_code}{code}"] += 1
 
     def watch(self) -> None:
         """Follow the newest job to its end, from the last event on after each lost connection."""

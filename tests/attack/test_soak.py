@@ -58,7 +58,7 @@ def test_the_users_of_the_soak_get_their_work_done(result: SoakResult, report: R
     report(f"seed {result.record.seed}; {list_counts(result.users.counts)}")
     assert not result.users.errors, f"{len(result.users.errors)} errors, such as {result.users.errors[0]}"
     for work in ("uploads parsed", "jobs succeeded", "generations 200", "views to the end"):
-        assert result.users.counts[work], f"no {work}"
+        assert result.users.counts[work], f"no {work}: {list_counts(result.users.counts)}"
 
 
 @pytest.mark.row("K2", "a random fault every 20 s")

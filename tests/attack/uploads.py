@@ -4,9 +4,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
-from tests.attack import hostile_models
+from tests.attack import hostile_files, hostile_models
 from tests.attack.attacks import attack
+from tests.attack.floods import check_growth, role_bytes
 from tests.attack.hostile_models import Files
 from tests.attack.requests import check_escapes
 from tests.attack.target import Target, list_counts, slowly
@@ -160,3 +162,55 @@ def many_corpora(target: Target) -> str:
         seconds = time.monotonic() - begin
     assert seconds <= CANCEL_SECONDS, f"parses of deleted corpora went on for {seconds:.1f} s"
     return f"{len(ids)} uploaded and deleted; the last parse ended {seconds:.1f} s after that; {target.list_statuses()}"
+
+
+def upload_at_once(target: Target, files: dict[str, bytes]) -> str:
+    """Upload all files at once as corpora of one user, and wait for the end of each: it is read, or has failed for a
+    reason. Neither web nor worker grows, and nothing is left.
+    """
+    states = Counter[str]()
+    before = target.stored()
+    roles = {role: role_bytes(target, role) for role in ("web", "worker")}
+    with target.client(target.mallory, timeout=60) as client, ThreadPoolExecutor(AT_ONCE) as pool:
+
+        def upload(name: str) -> tuple[str, str]:
+            answer = client.post("/api/v1/corpora", params={"filename": name}, content=files[name])
+            return name, str(answer.raise_for_status().json()["id"])
+
+        begin = time.monotonic()
+        for name, corpus_id in list(pool.map(upload, files)):
+            target.doing = f"{name}, after {states.total()} of {len(files)}"
+            corpus = target.until_done(client, f"/api/v1/corpora/{corpus_id}", MAX_IMPORT_SECONDS)
+            assert corpus["state"] == "ready" or corpus["problems"], f"{name}: failed without a reason"
+            assert all(problem["message"] for problem in corpus["problems"]), name
+            states[corpus["state"]] += 1
+            for role, size in roles.items():
+                check_growth(target, size, role=role)
+            client.delete(f"/api/v1/corpora/{corpus_id}").raise_for_status()
+        seconds = time.monotonic() - begin
+        client.delete("/api/v1/trash")
+    check_escapes(target)
+    target.check_stored(before)
+    return f"{list_counts(states)}, after {seconds:.0f} s"
+
+
+@attack(
+    "A3",
+    "archives at once: bombs, 50 within each other, 20,000 members, paths out of directories, links and devices",
+    seconds=60,
+    other="job,parse",
+)
+def archives_at_once(target: Target) -> str:
+    """Each is read or refused; none writes elsewhere."""
+    return upload_at_once(target, dict(hostile_files.archives()))
+
+
+@attack(
+    "C4",
+    "documents at once: PDF, Word, EPUB, sheets of the largest size, HTML; deep, endless, with entities and bombs",
+    seconds=150,
+    other="job,parse",
+)
+def documents_at_once(target: Target) -> str:
+    """Each is read or refused by a child with limits."""
+    return upload_at_once(target, dict(hostile_files.documents()))
