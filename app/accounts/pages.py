@@ -1,6 +1,5 @@
 """HTML routes of accounts: the setup link, login, the account page, language and theme."""
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -16,7 +15,6 @@ from app.accounts.service import Login
 from app.core import db, i18n, quotas
 from app.core.errors import PanelError
 from app.core.principal import SCOPES, Principal
-from app.core.roles import Role
 from app.web import auth, guess_limits
 from app.web.auth import OwnAccount
 from app.web.pages import LANGUAGE_COOKIE, THEME_COOKIE, page
@@ -26,11 +24,8 @@ from app.web.parameters import Id
 router = APIRouter()
 THEMES = ("light", "dark", "system")
 ONE_YEAR = 365 * 24 * 3600
-INVITATION_DAYS = 7
-AMBIGUOUS = re.compile(r",\d{3}(?!\d)")  # a comma that separates thousands, or decimals
 
 Text = Annotated[str, Form()]
-RoleField = Annotated[Role, Form()]
 
 
 def local(path: str, otherwise: str = "/") -> str:

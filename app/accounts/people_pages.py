@@ -32,6 +32,11 @@ Text = Annotated[str, Form()]
 RoleField = Annotated[Role, Form()]
 
 
+def _grantable_roles(principal: Principal) -> list[Role]:
+    """The roles that somebody may give."""
+    return [role for role in ROLES if may_manage(principal.role, role)]
+
+
 # ---- the list -------------------------------------------------------------------------------------------------------
 
 
@@ -73,7 +78,7 @@ def _people_page(
         "invitations": invited,
         "more_invitations": more_invited,
         "invitation_link": None,
-        "roles": [role for role in ROLES if may_manage(principal.role, role)],
+        "roles": _grantable_roles(principal),
         **context,
     }
     if error is not None:
@@ -141,7 +146,7 @@ def _person(
     numbers = {"disk_gigabytes": gigabytes, "running_jobs": limits.running_jobs, "gpu_hours": limits.gpu_hours}
     variables.setdefault("entered", {name: "" if n is None else f"{n:.12g}" for name, n in numbers.items()})
     variables["is_managed"] = may_manage(principal.role, person.role)
-    variables["roles"] = [role for role in ROLES if may_manage(principal.role, role)]
+    variables["roles"] = _grantable_roles(principal)
     if error is not None:
         return refused(request, "accounts/person.html", error, **variables)
     return page(request, "accounts/person.html", errors={}, error=None, **variables)

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from app.background_tasks import service as background_tasks
 from app.background_tasks.schemas import EvaluationRequest, EvaluationSettings
 from app.checkpoints.usable_models import Model, NamedModel, named_models
-from app.core import db, queue
+from app.core import db, labels, queue
 from app.core.background_tasks import OPEN
 from app.core.errors import PanelError, bad_field
 from app.core.i18n import _
@@ -133,9 +133,9 @@ def _newest_evaluations(
 def _is_named(search: str) -> ColumnElement[bool]:
     """Whether the name of an evaluation's model, of its job or of one of its corpora has a text in it."""
     checkpoints = select(Checkpoint.id).join(Job, Job.id == Checkpoint.job_id)
-    is_checkpoint = or_(Job.name.icontains(search, autoescape=True), Checkpoint.name.icontains(search, autoescape=True))
-    models = select(ImportedModel.id).where(ImportedModel.name.icontains(search, autoescape=True))
-    corpora = select(Corpus.id).where(Corpus.name.icontains(search, autoescape=True))
+    is_checkpoint = or_(labels.is_named(Job, search), labels.is_named(Checkpoint, search))
+    models = select(ImportedModel.id).where(labels.is_named(ImportedModel, search))
+    corpora = select(Corpus.id).where(labels.is_named(Corpus, search))
     each = _corpora_of(BackgroundTask.result).table_valued("value", name="each")
     return or_(
         BackgroundTask.checkpoint_id.in_(checkpoints.where(is_checkpoint)),

@@ -26,7 +26,7 @@ from app.jobs.lifecycle import notifications
 from app.jobs.planning import answers
 from app.jobs.planning import base_model as bases
 from app.jobs.planning.answers import ProposeAnswer
-from app.jobs.previews import chat_template, samples
+from app.jobs.previews import batch, chat_template, samples
 from app.jobs.previews.chat_template import PreviewRequest
 from app.jobs.searches import service as hyperparameter_search
 from app.jobs.searches.service import HyperparameterSearchRequest
@@ -48,7 +48,6 @@ from trainer.spec_errors import SpecError
 
 router = APIRouter(route_class=StrictRoute)
 
-SAMPLES_SHOWN = 8  # of a batch
 PRESETS_SHOWN = 20  # the others are in their list
 MAX_TEMPLATE_CHARACTERS = 20_000  # as TrainSpec allows
 
@@ -164,7 +163,7 @@ def show_samples(
             spec = resolved.spec
             inputs = samples.inputs_of(session, spec, resolved.corpora, resolved.parent)
             names = corpora.corpus_names(session, principal=principal, ids=[*spec.corpora, *spec.validation_corpora])
-        answer = samples.preview(spec, inputs, step=step, first=first, count=SAMPLES_SHOWN)
+        answer = samples.preview(spec, inputs, step=step, first=first, count=batch.SAMPLES_SHOWN)
     except SpecError as error:
         problem = form_plan.as_panel_error(error)
     except PanelError as error:
@@ -185,7 +184,7 @@ def show_samples(
         read_bytes=samples.READ_BYTES,
         step=step,
         first=first,
-        num_shown=SAMPLES_SHOWN,
+        num_shown=batch.SAMPLES_SHOWN,
     )
 
 

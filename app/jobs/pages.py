@@ -33,8 +33,6 @@ from trainer.spec import MAX_STEPS
 
 router = APIRouter(route_class=StrictRoute)
 
-SAMPLES_SHOWN = 8  # of a batch
-
 
 @router.get("/jobs/{job_id}")
 def show_job(request: Request, principal: Reader, job_id: Id) -> Response:
@@ -94,7 +92,7 @@ def show_batch(
         spec = effective_spec(job)
     view, problem = None, None
     try:
-        view = batch.view_batch(job_id, spec, step, first, SAMPLES_SHOWN)
+        view = batch.view_batch(job_id, spec, step, first, batch.SAMPLES_SHOWN)
     except PanelError as error:
         problem = error
     with db.transaction() as session:
@@ -111,7 +109,7 @@ def show_batch(
         corpus_names=names,
         step=step,
         first=first,
-        num_shown=SAMPLES_SHOWN,
+        num_shown=batch.SAMPLES_SHOWN,
     )
 
 

@@ -13,6 +13,7 @@ from trainer.batch_shapes import BATCH_VIEW, BatchView
 from trainer.spec import TrainSpec
 
 MAX_SAMPLES = 16  # in one answer
+SAMPLES_SHOWN = 8  # on a page
 
 
 def require_text(session: Session, principal: Principal, job: Job) -> None:
