@@ -40,9 +40,18 @@ from trainer.spec import TrainSpec
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 
+_last_number = 0
+
+
 def new_id() -> str:
-    """A 16-character identifier that sorts by creation time: 48 bits of milliseconds, then 32 random bits."""
-    number = (int(time.time() * 1000) & (2**48 - 1)) << 32 | secrets.randbits(32)
+    """A 16-character identifier that sorts by creation time: 48 bits of milliseconds, then 32 random bits.
+
+    Those of one process sort in the order they were drawn in, even within a millisecond or after its clock was set
+    back: each is at least the one before plus a random step.
+    """
+    global _last_number
+    drawn = (int(time.time() * 1000) & (2**48 - 1)) << 32 | secrets.randbits(32)
+    _last_number = number = max(drawn, _last_number + 1 + secrets.randbits(24))
     return "".join(_ALPHABET[number >> shift & 31] for shift in range(75, -1, -5))
 
 
