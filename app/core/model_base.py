@@ -38,9 +38,7 @@ from app.core.synthetic_shapes import Synthesis
 from trainer.spec import TrainSpec
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-
-
-_last_number = 0
+_last_number = 0  # of the newest id of this process
 
 
 def new_id() -> str:
