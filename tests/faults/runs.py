@@ -88,7 +88,7 @@ class Run:
         def in_state() -> dict[str, Any] | None:
             job = self.job()
             is_over = job["state"] in TERMINAL and job["state"] not in states
-            assert not is_over, f"{job['state']}: {job['failure']}\n{self.history()}\n{self.logs()}"
+            assert not is_over, f"{job['state']}: {job['failure']}\n{self.history()}\n{self.logs(end=4000)}"
             return job if job["state"] in states else None
 
         job = until(in_state, seconds, f"{states} of {self.id}")
@@ -207,10 +207,10 @@ class Run:
         assert newest["step"] == self.spec["max_steps"], newest["step"]
         return weights_of(self.stack.data / newest["path"])
 
-    def logs(self) -> str:
-        """The ends of the logs of its supervisors and trainers."""
+    def logs(self, end: int = 0) -> str:
+        """The logs of its supervisors and trainers: all, or the last characters of each."""
         paths = (self.dir.path / "supervisor.log", self.dir.log_path)
-        return "\n".join(path.read_text(errors="replace")[-4000:] for path in paths if path.exists())
+        return "\n".join(path.read_text(errors="replace")[-end:] for path in paths if path.exists())
 
 
 Submit = Callable[..., Run]  # submits a job; keyword arguments replace fields of its spec
