@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from trainer.events import EXIT_BAD_INPUT, EXIT_OK
+from trainer.failure import EXIT_CODES, memory_code
 from trainer.formats import jsonlines
 from trainer.run_dir import CorpusInput, Inputs, RunDir
 from trainer.spec import resolve
@@ -21,13 +22,21 @@ from trainer.spec_errors import SpecError
 
 
 def main() -> int:
-    """Run a command and return the exit code; for invalid input 64, with one sentence on standard error."""
+    """Run a command and return the exit code; 64 for invalid input and 71 for too little memory, with a sentence on
+    standard error.
+    """
     arguments = _parser().parse_args()
     try:
         return int(arguments.command(arguments))
     except (ValueError, OSError) as error:
         print(f"trainer: {error}", file=sys.stderr)
         return EXIT_BAD_INPUT
+    except Exception as error:
+        code = memory_code(error)
+        if code is None:
+            raise
+        print(f"trainer: {error or 'there is not enough memory'}", file=sys.stderr)
+        return EXIT_CODES[code]
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -101,3 +101,12 @@ class Failure(Exception):
 def config_invalid(field: str, reason: str, **values: Any) -> Failure:
     """The failure of a run whose spec has a wrong field, for one of REASONS. Raises KeyError for another."""
     return Failure("config_invalid", field=field, why=message(REASONS, reason, **values))
+
+
+def memory_code(error: BaseException) -> str | None:
+    """The code of a failed allocation, on a GPU or in main memory; None for any other error."""
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, for accelerators
+        return "oom_gpu"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
+        return "oom_host"
+    return None

@@ -1,7 +1,10 @@
 """Why a background task failed, and what to do: the sentence of each code."""
 
+from typing import Any
+
 from app.base_models import limits, problems
 from app.core import job_failures
+from app.core.formatting import file_size
 from app.core.i18n import _, gettext_noop
 from app.core.json_shapes import FailureReason, Problem
 from trainer.limits import MESSAGES as MESSAGES_OF_LIMITS
@@ -11,6 +14,10 @@ MESSAGES = {
     "worker_lost": gettext_noop("The worker was lost three times while running this task. See the health page."),
     "process_died": gettext_noop(
         "The process exited with status {status} and no message. The node may be short of memory."
+    ),
+    "process_memory": gettext_noop(
+        "The process was stopped: it needed more memory than the {limit} that it may use. Choose a smaller model or "
+        "less text."
     ),
     "text_slow": gettext_noop(
         "The tokenizer or the chat template of the model needs far more computing time than a text of its length may "
@@ -32,8 +39,7 @@ MESSAGES = {
     ),
     "corpus_changed": gettext_noop("The corpus was deleted or read again meanwhile. Count it again."),
     "statistics_memory": gettext_noop(
-        "Counting took more memory than its limit of {limit_bytes} bytes. The setting ATHANOR_PARSE_MEMORY_BYTES "
-        "raises it."
+        "Counting took more memory than its limit of {limit}. The setting ATHANOR_PARSE_MEMORY_BYTES raises it."
     ),
     "judge_gone": gettext_noop("The model that judges was deleted. Start another evaluation."),
     "generation_gone": gettext_noop("The records were deleted meanwhile."),
@@ -94,4 +100,7 @@ def sentence(failure: FailureReason) -> str:
         return f"{described['cause']} {described['next_step']}"
     if failure.code not in MESSAGES and failure.code in problems.MESSAGES:
         return problems.sentence(Problem.model_validate({**failure.values, "code": failure.code}))
-    return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **{"why": failure.code, **failure.values})
+    values: dict[str, Any] = {"why": failure.code, **failure.values}
+    if "limit_bytes" in values:
+        values["limit"] = file_size(values["limit_bytes"])
+    return _(MESSAGES.get(failure.code, MESSAGES["bad_input"]), **values)

@@ -147,5 +147,6 @@ _BYTES = ("limit", "size", "free")
 def sentence(problem: Problem) -> str:
     """A problem in the reader's language."""
     values: dict[str, Any] = problem.values
+    values |= {"limit": values["limit_bytes"]} if "limit_bytes" in values else {}
     values |= {key: file_size(values[key]) for key in _BYTES if isinstance(values.get(key), int)}
     return _(MESSAGES[problem.code], **values)

@@ -48,6 +48,7 @@ def sentence(problem: Problem) -> str:
     if problem.code not in MESSAGES:
         return base_models.sentence(problem)
     values: dict[str, Any] = problem.values
-    if isinstance(values.get("limit"), int):
-        values["limit"] = file_size(values["limit"])
+    limit = values.get("limit_bytes", values.get("limit"))
+    if isinstance(limit, int):
+        values["limit"] = file_size(limit)
     return _(MESSAGES[problem.code], **values)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from trainer.datasets import prepare as preparation
 from trainer.events import EXIT_BUG, EXIT_OK, EXIT_PEER_LOST, EXIT_RESUMABLE, FULL, Journal
-from trainer.failure import Failure
+from trainer.failure import Failure, memory_code
 from trainer.report import Reporter, log, log_to_stdout
 from trainer.run_dir import RunDir
 
@@ -71,7 +71,7 @@ def run_and_report(report: Reporter, work: Callable[[], int]) -> int:
         return _fail(report, Failure("no_space", what=report.current_phase))
     except Exception as error:
         traceback.print_exc()
-        if code := _memory_code(error):
+        if code := memory_code(error):
             return _fail(report, Failure(code, step=report.step))
         if "gloo" in str(error) or "NCCL" in str(error):
             report.warning("another process of this run was lost")
@@ -90,11 +90,3 @@ def _fail(report: Reporter, failure: Failure) -> int:
     report.event("failure", code=failure.code, values=failure.values)
     log.error("%s: %s", failure.code, failure)
     return failure.exit_code
-
-
-def _memory_code(error: Exception) -> str | None:
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, for accelerators
-        return "oom_gpu"
-    if isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error):
-        return "oom_host"
-    return None

@@ -46,6 +46,14 @@ def join(group: Path) -> None:
         (group / "cgroup.procs").write_text("0")
 
 
+def has_exceeded_memory(group: str | None) -> bool:
+    """Whether the kernel has killed processes of a group as they needed more memory than its limit."""
+    with suppress(OSError, ValueError):
+        lines = (Path(group or "") / "memory.events").read_text().splitlines()
+        return any(int(count) > 0 for name, count in map(str.split, lines) if name == "oom_kill")
+    return False
+
+
 @cache
 def _delegated_group() -> Path | None:
     """The group below which we may create others, made ready for that; None without one."""

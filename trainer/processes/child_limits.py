@@ -40,14 +40,18 @@ class ChildLimits:
     niceness: int = 5  # added to that of the parent
     dies_with_parent: bool = True
     num_processes: int = 1024  # and threads, in a control group
-    group: str | None = None  # the directory of its control group, which `limited_command` sets
+    group: str | None = None  # the directory of its control group, which `grouped` sets
 
 
 def limited_command(limits: ChildLimits, command: Sequence[str]) -> list[str]:
     """The command line that runs a command under limits. Its working directory must be the one with `trainer`."""
-    group = cgroups.create_group(limits.memory_bytes, limits.num_processes)
-    limits = replace(limits, group=str(group) if group is not None else None)
-    return [sys.executable, "-m", "trainer.processes.child_limits", json.dumps(asdict(limits)), *command]
+    return [sys.executable, "-m", "trainer.processes.child_limits", json.dumps(asdict(grouped(limits))), *command]
+
+
+def grouped(limits: ChildLimits) -> ChildLimits:
+    """The same limits with a new control group, where that is possible and there is none yet."""
+    group = limits.group or cgroups.create_group(limits.memory_bytes, limits.num_processes)
+    return replace(limits, group=str(group) if group is not None else None)
 
 
 def apply(limits: ChildLimits) -> None:

@@ -15,10 +15,10 @@ from app.corpora.cleaning import service
 from app.corpora.cleaning.recipe import RECIPE_FILE, SCRATCH_BYTES
 from trainer.processes.child_environment import TORCH_IMPORT_ENVIRONMENT, child_environment
 from trainer.processes.child_limits import ChildLimits
-from worker.background import parse
+from worker.background import child, parse
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
 
@@ -46,19 +46,18 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     (directory / RECIPE_FILE).write_text(json.dumps({**recipe, "models": models}))
     own_environment = child_environment("export", **TORCH_IMPORT_ENVIRONMENT)
     environment = own_environment if models else child_environment("parse", **ONE_THREAD)
-    closing, status = runner.run_sandboxed(
+    report = child.run(
         command(directory, task.memory_bytes),
         environment,
-        lease.renew,
+        lease,
         limits=limits(recipe, task.memory_bytes if models else None),
         directory=directory,
+        codes=EndCodes("cleaning_died", "cleaning_memory", are_problems=True),
     )
     with db.transaction() as session:
         if not is_unchanged(session):  # what was read may be of two readings
             return {"failed": {"problems": [{"code": "parent_gone"}]}}
-    if not closing and lease.is_disk_full:
-        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    return closing or {"failed": {"problems": [{"code": "cleaning_died", "status": status}]}}
+    return report
 
 
 def limits(recipe: dict[str, Any], num_reserved_bytes: int | None = None) -> ChildLimits:

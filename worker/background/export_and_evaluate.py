@@ -5,7 +5,9 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -20,6 +22,8 @@ from app.corpora import service as corpora_service
 from trainer.events import EXIT_BAD_INPUT
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
+from worker.background import child
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -59,24 +63,24 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         service.remove_files(task.id)  # of an earlier start
     directory(task).mkdir(parents=True)
     log = directory(task) / LOG
-    closing, status = runner.run_sandboxed(
+    return child.run(
         command(assignment),
         child_environment("export"),
-        lease.renew,
+        lease,
         limits=limits(task, assignment),
         directory=directory(task),
+        codes=EndCodes(),
         stderr=log,
+        explain=partial(_explain, log),
     )
-    if closing:
-        return closing
-    if lease.is_disk_full:
-        return {"failed": {"code": "disk_filled_up", "values": {}}}
+
+
+def _explain(log: Path, status: int) -> dict[str, Any] | None:
+    """The failure of some exit statuses."""
     if status in (-signal.SIGPROF, -signal.SIGXCPU):  # the budget of a text, or of all
-        return {"failed": {"code": "text_slow" if status == -signal.SIGPROF else "process_slow", "values": {}}}
+        return {"code": "text_slow" if status == -signal.SIGPROF else "process_slow"}
     lines = log.read_text(errors="replace").strip().splitlines()
-    if status == EXIT_BAD_INPUT and lines:
-        return {"failed": {"code": "bad_input", "values": {"why": lines[-1][:500]}}}
-    return {"failed": {"code": "process_died", "values": {"status": status}}}
+    return {"code": "bad_input", "why": lines[-1][:500]} if status == EXIT_BAD_INPUT and lines else None
 
 
 def limits(task: BackgroundTask, assignment: ModelAssignment) -> ChildLimits:

@@ -13,10 +13,10 @@ from app.jobs.archives import imports
 from app.jobs.archives.reading import ARCHIVE
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
-from worker.background import model_import
+from worker.background import child, model_import
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -27,25 +27,25 @@ def directory(task: BackgroundTask) -> Path:
 def run(task: BackgroundTask, lease: Lease) -> Report:
     """Run the child and return its closing report, with the ID of the job as its result."""
     num_bytes = storage.num_bytes(directory(task) / ARCHIVE)
-    closing, status = runner.run_sandboxed(
+    report = child.run(
         command(task),
         child_environment("validate"),
-        lease.renew,
+        lease,
         limits=ChildLimits(
             memory_bytes=task.memory_bytes + num_bytes,  # it maps the weights, and lowers the limit itself
             cpu_seconds=settings().parse_cpu_seconds,
             file_bytes=max(1, num_bytes),
         ),
         directory=directory(task),
+        codes=EndCodes(),
+        memory_bytes=task.memory_bytes,
+        explain=model_import.explain,
     )
-    if "result" in closing:
-        return {"result": {"job_id": task.id}, "tokenizer": closing["result"]["tokenizer"]}
-    if not closing and lease.is_disk_full:
-        return {"failed": {"code": "disk_filled_up", "values": {}}}
-    problem = closing["failed"]["problems"][0] if closing else model_import.death(status)
-    if problem["code"] == "importer_died":
-        problem = {"code": "process_died", "status": status}
-    return {"failed": {"code": problem.pop("code"), "values": problem}}
+    if "result" in report:
+        return {"result": {"job_id": task.id}, "tokenizer": report["result"]["tokenizer"]}
+    for problem in report.get("failed", {}).get("problems", ()):  # of what the child reported, the first
+        return {"failed": {"code": problem.pop("code"), "values": problem}}
+    return report
 
 
 def command(task: BackgroundTask) -> list[str]:

@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ from app.core.settings import settings
 from trainer.data.encoding_budget import encoding_budget
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
+from worker.background import child
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 
 DOWNLOAD_MEMORY_BYTES = 1 << 30
 
@@ -47,21 +47,23 @@ def run_child(
     task: BackgroundTask, lease: Lease, phase: str, command: list[str], env: dict[str, str], limits: ChildLimits
 ) -> Report:
     """Run the child of a phase and return its closing report."""
-    closing, status = runner.run_sandboxed(
-        command, env, partial(lease.renew, phase=phase), limits=limits, directory=directory(task)
+    return child.run(
+        command,
+        env,
+        lease,
+        limits=limits,
+        directory=directory(task),
+        codes=EndCodes("importer_died", "out_of_memory", are_problems=True),
+        phase=phase,
+        memory_bytes=settings().import_memory_bytes,
+        explain=explain,
     )
-    if not closing and lease.is_disk_full:
-        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    return closing or {"failed": {"problems": [death(status)]}}
 
 
-def death(status: int) -> dict[str, Any]:
-    """The problem of a child that ended without a report, by its exit status."""
-    if status == -signal.SIGPROF:  # the budget of tokenizer_checks.py
-        return {"code": "tokenizer_slow_text", "seconds": round(encoding_budget(0).cpu_seconds)}
-    if runner.is_out_of_memory(status):
-        return {"code": "out_of_memory", "limit": settings().import_memory_bytes}
-    return {"code": "importer_died", "status": status}
+def explain(status: int) -> dict[str, Any] | None:
+    """The problem of a child that the budget of tokenizer_checks.py has ended."""
+    seconds = round(encoding_budget(0).cpu_seconds)
+    return {"code": "tokenizer_slow_text", "seconds": seconds} if status == -signal.SIGPROF else None
 
 
 def validation_limits() -> ChildLimits:

@@ -5,7 +5,6 @@ import shutil
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 from app.core import db, disk, storage
 from app.core.models import BackgroundTask, Corpus, CorpusFile
@@ -14,10 +13,10 @@ from app.corpora import service
 from trainer.formats import corpus_formats
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
-from worker.background import download, hub_listing
+from worker.background import child, download, hub_listing
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 from worker.sandbox.corpus import containers
 from worker.sandbox.corpus.parse_files import LIST, OPTIONS, PART
 
@@ -37,14 +36,14 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         return {}
     if len(files) > 1:
         write_list(corpus, files)
-    closing, status = runner.run_sandboxed(
+    return child.run(
         command(corpus) if len(files) <= 1 else command_of_files(corpus),
         child_environment("parse"),
-        lease.renew,
+        lease,
         limits=limits(directory(task), {corpus.format, *(file.format for file in files)}),
         directory=directory(task),
+        codes=EndCodes("parser_died", "out_of_memory", are_problems=True),
     )
-    return closing or {"failed": {"problems": [_death(status, lease)]}}
 
 
 def _load(corpus_id: str) -> tuple[Corpus | None, list[CorpusFile]]:
@@ -61,15 +60,6 @@ def _download(corpus_id: str, lease: Lease) -> Report | None:
             return failed
         corpus, files = _load(corpus_id)
     return download.fetch_files(corpus, files, lease) if corpus is not None else None
-
-
-def _death(status: int, lease: Lease) -> dict[str, Any]:
-    """The problem of a child that ended without a report, by its exit status."""
-    if lease.is_disk_full:
-        return {"code": "disk_filled_up"}
-    if runner.is_out_of_memory(status):
-        return {"code": "out_of_memory", "limit_bytes": settings().parse_memory_bytes}
-    return {"code": "parser_died", "status": status}
 
 
 def limits(path: Path, formats: Collection[str]) -> ChildLimits:

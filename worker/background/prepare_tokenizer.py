@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from app.core import db, disk, storage
 from app.core.models import BackgroundTask, Tokenizer
@@ -12,10 +11,10 @@ from app.tokenizers import service
 from app.tokenizers.imports import MAX_BYTES
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
-from worker.background import model_import
+from worker.background import child, model_import
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 from worker.sandbox.tokenizer.request import REQUEST, TrainingRequest
 
 FILE_BYTES = 4 * MAX_BYTES  # of the files that a tokenizer becomes
@@ -43,27 +42,21 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         directory(task).mkdir(parents=True, exist_ok=True)
         (directory(task) / REQUEST).write_text(request.model_dump_json())
     lease.need(lambda session: corpora_service.is_unchanged(session, corpora))
-    closing, status = runner.run_sandboxed(
+    report = child.run(
         command(task, tokenizer),
         child_environment("tokenizer" if tokenizer.source == "training" else "validate"),
-        lease.renew,
+        lease,
         limits=ChildLimits(
             memory_bytes=task.memory_bytes, cpu_seconds=settings().parse_cpu_seconds, file_bytes=FILE_BYTES
         ),
         directory=directory(task),
+        codes=EndCodes("tokenizer_died", "out_of_memory", are_problems=True),
+        explain=model_import.explain,
     )
     with db.transaction() as session:
         if not corpora_service.is_unchanged(session, corpora):
             return {"failed": {"problems": [{"code": "corpus_gone"}]}}
-    if not closing and lease.is_disk_full:
-        return {"failed": {"problems": [{"code": "disk_filled_up"}]}}
-    return closing or {"failed": {"problems": [death(status)]}}
-
-
-def death(status: int) -> dict[str, Any]:
-    """The problem of a child that ended without a report, by its exit status."""
-    problem = model_import.death(status)
-    return problem if problem["code"] != "importer_died" else {"code": "tokenizer_died", "status": status}
+    return report
 
 
 def command(task: BackgroundTask, tokenizer: Tokenizer) -> list[str]:

@@ -11,9 +11,10 @@ from app.corpora import service as corpora_service
 from app.corpora.cleaning.recipe import SCRATCH_BYTES
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
+from worker.background import child
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
-from worker.sandbox import runner
 
 
 def directory(task: BackgroundTask) -> Path:
@@ -27,19 +28,20 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
         corpus = session.get(Corpus, task.corpus_id)
     if corpus is None or corpus.text_sha256 != task.options.text_sha256:  # deleted or parsed again since
         return {"failed": {"code": "corpus_changed", "values": {}}}
-    closing, status = runner.run_sandboxed(
+    report = child.run(
         command(corpus, task.options.tokenizer),
         child_environment("tokenizer"),
-        lease.renew,
+        lease,
         limits=ChildLimits(
             memory_bytes=task.memory_bytes, cpu_seconds=settings().parse_cpu_seconds, file_bytes=SCRATCH_BYTES
         ),
         directory=directory(task),
+        codes=EndCodes(out_of_memory="statistics_memory"),
     )
     with db.transaction() as session:
         if not corpora_service.is_unchanged(session, [corpus]):
             return {"failed": {"code": "corpus_changed", "values": {}}}
-    return closing or {"failed": {"code": "process_died", "values": {"status": status}}}
+    return report
 
 
 def command(corpus: Corpus, tokenizer: str | None) -> list[str]:

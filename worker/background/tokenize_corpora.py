@@ -12,6 +12,8 @@ from trainer.data import process_pool
 from trainer.processes.child_environment import child_environment
 from trainer.processes.child_limits import ChildLimits
 from trainer.run_dir import RunDir
+from worker.background import child
+from worker.background.child import EndCodes
 from worker.background.lease import Lease
 from worker.background.work import Report, Work
 from worker.sandbox import runner
@@ -38,16 +40,14 @@ def run(task: BackgroundTask, lease: Lease) -> Report:
     with runner.lock(directory(task)):
         shutil.rmtree(directory(task))  # of an earlier start
     RunDir(directory(task)).create(*assigned, FENCE)
-    closing, status = runner.run_sandboxed(
+    return child.run(
         [sys.executable, "-m", "worker.sandbox.tokenize_corpora", str(directory(task)), str(FENCE)],
         child_environment("tokenizer", **{process_pool.VARIABLE: str(tokenization.NUM_ENCODERS)}),
-        lease.renew,
+        lease,
         limits=LIMITS,
         directory=directory(task),
+        codes=EndCodes(),
     )
-    if not closing and lease.is_disk_full:
-        return {"failed": {"code": "disk_filled_up", "values": {}}}
-    return closing or {"failed": {"code": "process_died", "values": {"status": status}}}
 
 
 def clean_up(task: BackgroundTask, is_success: bool) -> None:

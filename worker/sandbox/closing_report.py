@@ -19,7 +19,7 @@ def closing_report(work: Callable[[], dict[str, Any]], memory: int) -> dict[str,
     except InvalidModel as unsound:
         problem = unsound.problem
     except MemoryError:
-        problem = {"code": "out_of_memory", "limit": memory}
+        problem = {"code": "out_of_memory", "limit_bytes": memory}
     except OSError as error:
         problem = storage_problem(error)
     except Exception as error:  # whatever a strange file makes of the libraries: its text may be anything

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from app.core.settings import ROOT
+from trainer.events import EXIT_OUT_OF_MEMORY
 from trainer.formats.jsonlines import LineSplitter, Message
-from trainer.processes.child_limits import ChildLimits, limited_command
+from trainer.processes import cgroups
+from trainer.processes.child_limits import ChildLimits, grouped, limited_command
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -55,9 +57,11 @@ def run_sandboxed(
     after the child has died. Raises DirectoryInUse.
 
     Progress reports have the keys "done" and "total"; any other JSON object is the closing report. Returns the closing
-    report, or {} if there was none, and the exit status, negative for a signal. `env` is the complete environment of
-    the child; its standard error goes to the file `stderr`, or to that of this process.
+    report, or {} if there was none, and the exit status, negative for a signal, and EXIT_OUT_OF_MEMORY if the kernel
+    killed it for the memory of its control group. `env` is the complete environment of the child; its standard error
+    goes to the file `stderr`, or to that of this process.
     """
+    limits = grouped(limits)
     with lock(directory) as descriptor, (stderr or Path(os.devnull)).open("wb") as log:
         child = subprocess.Popen(
             limited_command(limits, command),
@@ -75,12 +79,13 @@ def run_sandboxed(
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-    return closing, child.returncode
+    was_killed = child.returncode == -signal.SIGKILL and cgroups.has_exceeded_memory(limits.group)
+    return closing, EXIT_OUT_OF_MEMORY if was_killed else child.returncode
 
 
 def is_out_of_memory(status: int) -> bool:
-    """Whether this is the exit status of a child whose allocation failed in a library in Rust: these abort."""
-    return status == -signal.SIGABRT
+    """Whether this is the exit status of a child that had too little memory. Libraries in Rust and C++ abort then."""
+    return status in (-signal.SIGABRT, EXIT_OUT_OF_MEMORY)
 
 
 def _read_reports(child: subprocess.Popen[bytes], heartbeat: Heartbeat) -> Message:

@@ -9,7 +9,7 @@ from typing import Any
 
 from trainer.datasets.job_preview import without_weights
 from trainer.datasets.prepare import prepare
-from trainer.events import FULL
+from trainer.events import EXIT_OUT_OF_MEMORY, FULL
 from trainer.failure import Failure
 from trainer.report import Reporter
 from trainer.run_dir import RunDir
@@ -47,6 +47,8 @@ def tokenize(run_dir: RunDir, fence: int) -> dict[str, Any]:
         if error.errno not in FULL:
             raise
         return {"failed": {"code": "disk_filled_up", "values": {}}}
+    except MemoryError:
+        sys.exit(EXIT_OUT_OF_MEMORY)
     return {"result": {name: reporter.data[name] for name in RESULT}}
 
 

@@ -85,3 +85,13 @@ def test_without_a_delegated_group_there_is_none_for_children(
     command = limited_command(ChildLimits(), [sys.executable, "-c", "print(7)"])
     assert children(service) == []
     assert subprocess.run(command, capture_output=True, text=True, check=False).stdout == "7\n"
+
+
+@pytest.mark.parametrize(("number", "is_exceeded"), [("0", False), ("2", True)])
+def test_a_group_tells_whether_the_kernel_killed_for_its_memory(service: Path, number: str, is_exceeded: bool) -> None:
+    group = cgroups.create_group(1 << 30, 7)
+    assert group is not None
+    assert not cgroups.has_exceeded_memory(str(group))  # as without such a file, or without a group
+    assert not cgroups.has_exceeded_memory(None)
+    (group / "memory.events").write_text(f"low 0\noom 3\noom_kill {number}\noom_group_kill 0\n")
+    assert cgroups.has_exceeded_memory(str(group)) is is_exceeded

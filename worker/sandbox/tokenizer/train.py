@@ -57,7 +57,7 @@ def report_result(directory: Path, memory: int) -> dict[str, Any]:
     except FileNotFoundError:
         problem = {"code": "corpus_gone"}
     except MemoryError:
-        problem = {"code": "out_of_memory", "limit": memory}
+        problem = {"code": "out_of_memory", "limit_bytes": memory}
     except OSError as error:
         problem = storage_problem(error)
     except Exception as error:

@@ -112,12 +112,12 @@ def checkpoint(alice_user: Person, files: Files) -> str:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the children would do happens in this process, which has imported torch already."""
 
-    def run_sandboxed(command: list[str], *_rest: object, directory: Path, **_options: object) -> tuple[Any, int]:
+    def run_child(command: list[str], *_rest: object, directory: Path, **_options: object) -> Any:
         recipe = json.loads((directory / RECIPE_FILE).read_text())
         try:
-            return {"result": clean.clean(directory, recipe, lambda done: None)}, 0
+            return {"result": clean.clean(directory, recipe, lambda done: None)}
         except CleaningRefused as refused:
-            return {"failed": {"problems": [{"code": str(refused)}]}}, 0
+            return {"failed": {"problems": [{"code": str(refused)}]}}
 
     def run(_module: str, option: str, *, text: str, **_options: object) -> str:
         try:
@@ -125,7 +125,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         except CleaningRefused as refused:
             raise preview_process.PreviewRefused(str(refused)) from None
 
-    monkeypatch.setattr("worker.background.clean.runner", SimpleNamespace(run_sandboxed=run_sandboxed))
+    monkeypatch.setattr("worker.background.clean.child", SimpleNamespace(run=run_child))
     monkeypatch.setattr(preview_process, "run", run)
 
 

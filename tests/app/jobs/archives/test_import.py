@@ -26,7 +26,7 @@ from tests.background import forget_waiting, run_waiting
 from tests.users import Person
 from trainer import events, run_dir
 from trainer.run_dir import RunDir
-from worker.background import job_import, runner
+from worker.background import child, runner
 from worker.sandbox import run_archive
 
 NETWORK = {
@@ -108,7 +108,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         assert command[2:4] == ["worker.sandbox.run_archive", str(directory)]
         return run_archive.report_result(directory, 1 << 40, 0), 0
 
-    monkeypatch.setattr(job_import.runner, "run_sandboxed", run)
+    monkeypatch.setattr(child.runner, "run_sandboxed", run)
     yield
     assert not list((storage.data() / "works").glob("*/*"))  # whatever came of it
 
@@ -442,14 +442,14 @@ def test_a_changed_archive_is_refused_with_a_reason_and_leaves_nothing(
 def test_a_cancelled_import_leaves_nothing(
     alice_api: TestClient, alice: TestClient, archive: bytes, in_process: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = job_import.runner.run_sandboxed
+    read = child.runner.run_sandboxed
 
     def cancel_after(*arguments: Any, **more: Any) -> tuple[dict[str, Any], int]:
         report = read(*arguments, **more)  # the files are unpacked, and checked
         assert alice_api.post(f"/api/v1/tasks/{task['id']}/cancel").json()["state"] == "cancelled"
         return report
 
-    monkeypatch.setattr(job_import.runner, "run_sandboxed", cancel_after)
+    monkeypatch.setattr(child.runner, "run_sandboxed", cancel_after)
     task = upload(alice_api, repacked(contents(archive)))
     run_waiting()
     assert not storage.background_task(task["id"]).exists()
