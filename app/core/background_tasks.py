@@ -42,7 +42,7 @@ class Lane:
 
 
 LANES = (
-    Lane(("parse",), slots=2, max_open_per_user=500),
+    Lane(("parse",), slots=MAX_RUNNING_PER_USER + 1, max_open_per_user=500),  # so that no user takes all
     Lane(("statistics",), slots=1, max_open_per_user=50),
     Lane(("clean",), slots=1, max_open_per_user=20),
     Lane(("import",), slots=1, max_open_per_user=20),
