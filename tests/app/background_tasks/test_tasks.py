@@ -392,10 +392,17 @@ def test_users_take_turns(alice_user: Person, bob_user: Person) -> None:
     assert MAX_RUNNING_PER_USER == 2
 
 
+def test_one_user_cannot_take_all_places_in_which_a_node_parses(alice_user: Person, bob_user: Person) -> None:
+    alices = [enqueue(alice_user) for _number in range(3)]
+    assert [start(parse=running) for running in range(3)] == [*alices[:2], None]
+    bobs = enqueue(bob_user)
+    assert start(parse=2) == bobs
+
+
 def test_a_node_runs_so_many_tasks_of_a_lane_and_so_much_memory(alice_user: Person, bob_user: Person) -> None:
     large = enqueue(alice_user, memory_bytes=1000)
     assert start(free_bytes=999, evaluation=1) is None
-    assert start(free_bytes=None, parse=2) is None
+    assert start(free_bytes=None, parse=MAX_RUNNING_PER_USER + 1) is None
     export = enqueue(bob_user, "export", memory_bytes=10)
     assert start(free_bytes=999, parse=1) == export  # another lane does not wait for the large one
     assert start(free_bytes=1000, export=1) == large

@@ -6,6 +6,7 @@ import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,17 @@ from hypothesis import strategies as st
 from tests.worker.sandbox.corpus.bad_files import FILES
 from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
 from trainer.formats import corpus_formats
-from worker.sandbox.corpus import columns, decoding, json_records, parse, record_schema, tables
+from worker.sandbox.corpus import (
+    columnar,
+    columns,
+    containers,
+    decoding,
+    documents,
+    json_records,
+    parse,
+    record_schema,
+    tables,
+)
 
 FORMATS = corpus_formats.ENCODED_FORMATS
 SMALL = 2_000  # bytes
@@ -45,10 +56,10 @@ def parse_all(directory: Path, form: str) -> None:
         parse.parse(directory, form, None, True, lambda done: None)
 
 
-def seconds(directory: Path, form: str, content: bytes) -> float:
+def seconds(directory: Path, form: str, content: bytes, read: Callable[[Path, str], None] = parse_all) -> float:
     """Processor time of parsing a file."""
     (directory / "upload").write_bytes(content)
-    return processor_time(lambda: parse_all(directory, form))
+    return processor_time(lambda: read(directory, form))
 
 
 def processor_time(work: Callable[[], object]) -> float:
@@ -58,12 +69,16 @@ def processor_time(work: Callable[[], object]) -> float:
     return time.thread_time() - before
 
 
-def takes_too_long(directory: Path, form: str, shape: Shape, small: int = SMALL) -> bool:
+def takes_too_long(
+    directory: Path, form: str, shape: Shape, small: int = SMALL, read: Callable[[Path, str], None] = parse_all
+) -> bool:
     """Whether ten times the bytes take more than ten times the time, with some slack."""
     contents = shape(small), shape(10 * small)
+    seconds(directory, form, contents[0], read)  # the first time imports libraries, which would hide what is slow
     best = [float("inf"), float("inf")]
     for _try in range(TRIES):
-        best = [min(least, seconds(directory, form, content)) for least, content in zip(best, contents, strict=True)]
+        times = [seconds(directory, form, content, read) for content in contents]
+        best = [min(pair) for pair in zip(best, times, strict=True)]
         if best[1] <= MOST * best[0] + SLACK:
             return False
     return True
@@ -88,6 +103,57 @@ def test_files_that_are_no_text_take_time_in_proportion(tmp_path: Path, form: st
     small = FILE_SIZES.get(form, 30_000) * (4 if IS_ALL else 1)
 
     assert [name for name, shape in FILES[form].items() if takes_too_long(tmp_path, form, shape, small)] == []
+
+
+# What each reader calls for each part of a file, a shape of many parts, and seconds that the first one loses.
+PARTS = {
+    "pdf": (documents, "_page_text", "pages", 6e-7),
+    "zip": (containers, "member_format", "members", 3e-6),
+    "xlsx": (columnar, "cell_text", "rows", 3e-8),
+    "parquet": (columnar, "plain", "rows", 6e-9),
+}
+
+
+@pytest.mark.parametrize("form", PARTS)
+def test_a_reader_that_takes_longer_for_each_further_part_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    module, name, shape, lost = PARTS[form]
+    read, small, parts = getattr(module, name), FILE_SIZES.get(form, 30_000), 0
+
+    def read_slowly(*arguments: Any) -> Any:
+        nonlocal parts
+        parts += 1
+        spin(parts * lost)
+        return read(*arguments)
+
+    def parse_slowly(directory: Path, form: str) -> None:
+        nonlocal parts
+        parts = 0
+        parse_all(directory, form)
+
+    monkeypatch.setattr(module, name, read_slowly)
+    monkeypatch.setattr("tests.worker.sandbox.corpus.test_linear_time.TRIES", 3)
+    assert takes_too_long(tmp_path, form, FILES[form][shape], small, parse_slowly)
+
+
+def test_a_decompression_of_quadratic_time_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decompressed = containers.decompressed
+
+    def slowly(path: Path, compression: str | None) -> Any:
+        spin(3e-12 * path.stat().st_size ** 2)
+        return decompressed(path, compression)
+
+    monkeypatch.setattr(containers, "decompressed", slowly)
+    monkeypatch.setattr("tests.worker.sandbox.corpus.test_linear_time.TRIES", 3)
+    assert takes_too_long(tmp_path, "txt.zst", FILES["txt.zst"]["parts one after the other"], 30_000)
+
+
+def spin(lasting: float) -> None:
+    """Compute for so many seconds."""
+    end = time.thread_time() + lasting
+    while time.thread_time() < end:
+        pass
 
 
 def test_each_format_has_shapes_of_bad_input() -> None:
