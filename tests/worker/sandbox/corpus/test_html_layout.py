@@ -1,6 +1,5 @@
 """The text of a page takes time in proportion to its bytes, and is that of inscriptis."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,11 +13,10 @@ from inscriptis.model.config import ParserConfig
 
 from tests.worker.sandbox.corpus.bad_shapes import Shape, nested, numbered, repeated
 from tests.worker.sandbox.corpus.sample_files import epub
-from tests.worker.sandbox.corpus.test_linear_time import processor_time
+from tests.worker.sandbox.corpus.scaling import is_superlinear
 from worker.sandbox.corpus import documents, html_layout
 from worker.sandbox.corpus.fields import BadLine
 
-MOST = 20  # times as long for ten times the bytes: a quadratic needs a hundred
 SHAPES: dict[str, Shape] = {
     "blanks before a text": repeated(" ", after="x"),
     "blanks in a line": repeated(" ", "<pre>a", "x"),
@@ -78,16 +76,7 @@ PAGE = (
 @pytest.mark.parametrize("name", SHAPES)
 def test_ten_times_the_page_takes_ten_times_the_time(name: str) -> None:
     pages = [SHAPES[name](size).decode() for size in (10_000, 100_000)]
-    _check(*(partial(_read, page) for page in pages))
-
-
-def _check(small: Callable[[], object], large: Callable[[], object]) -> None:
-    """Fail if the larger of two works takes much longer than its size says, in each of three tries."""
-    for _try in range(3):
-        least, most = processor_time(small), processor_time(large)
-        if most <= MOST * least + 0.05:
-            return
-    pytest.fail(f"{least:.3f} s and {most:.3f} s")
+    assert not is_superlinear(*(partial(_read, page) for page in pages))
 
 
 def _read(page: str) -> None:
@@ -141,4 +130,4 @@ def test_ten_times_the_list_of_what_is_encrypted_takes_ten_times_the_time(tmp_pa
         path.write_bytes(epub(["<p>a</p>"], ("META-INF/encryption.xml", f"<encryption>{words}</encryption>")))
         works.append(partial(documents.epub_text, path))
 
-    _check(*works)
+    assert not is_superlinear(*works)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from tests.worker.sandbox.corpus.bad_files import FILES
 from tests.worker.sandbox.corpus.bad_shapes import SHAPES, Shape, repeated
+from tests.worker.sandbox.corpus.scaling import Work, is_superlinear, processor_time
 from trainer.formats import corpus_formats
 from worker.sandbox.corpus import (
     columnar,
@@ -35,9 +36,6 @@ READERS = FORMATS if IS_ALL else ("txt", "json", "csv", "html")
 LARGER_SECONDS = 1.0 if IS_ALL else 0.04  # shapes that take less are measured in larger files, too
 # Bytes of what is no text, before compression: less where each byte takes longer.
 FILE_SIZES = {"docx": 5_000, "parquet": 10_000, "arrow": 10_000, "zip": 5_000, "tar": 5_000, "epub": 10_000}
-MOST = 12  # times as long for ten times the bytes
-SLACK = 0.01  # seconds: what a busy machine charges to a process that it interrupts
-TRIES = 20  # of which the fastest count; only what seems to take too long is tried so often
 FRAGMENTS = (
     *('"', "\\", "[", "]", "{", "}", ",", ":", "\t", " ", "\n", "\r", "\f", "\0", "\ufeff", "a", "1", "天"),
     *('"a":', '{"text":"a"}', '{"text":"', '"messages":[', "text,label", "true", "e9", "\\ud800"),
@@ -56,32 +54,21 @@ def parse_all(directory: Path, form: str) -> None:
         parse.parse(directory, form, None, True, lambda done: None)
 
 
-def seconds(directory: Path, form: str, content: bytes, read: Callable[[Path, str], None] = parse_all) -> float:
-    """Processor time of parsing a file."""
-    (directory / "upload").write_bytes(content)
-    return processor_time(lambda: read(directory, form))
-
-
-def processor_time(work: Callable[[], object]) -> float:
-    """Processor time of a work of this thread, in seconds."""
-    before = time.thread_time()
-    work()
-    return time.thread_time() - before
+def work(directory: Path, form: str, content: bytes, read: Callable[[Path, str], None] = parse_all) -> Work:
+    """The parsing of a file."""
+    path = directory / str(len(content))
+    path.mkdir(exist_ok=True)
+    (path / "upload").write_bytes(content)
+    return lambda: read(path, form)
 
 
 def takes_too_long(
     directory: Path, form: str, shape: Shape, small: int = SMALL, read: Callable[[Path, str], None] = parse_all
 ) -> bool:
-    """Whether ten times the bytes take more than ten times the time, with some slack."""
-    contents = shape(small), shape(10 * small)
-    seconds(directory, form, contents[0], read)  # the first time imports libraries, which would hide what is slow
-    best = [float("inf"), float("inf")]
-    for _try in range(TRIES):
-        times = [seconds(directory, form, content, read) for content in contents]
-        best = [min(pair) for pair in zip(best, times, strict=True)]
-        if best[1] <= MOST * best[0] + SLACK:
-            return False
-    return True
+    """Whether ten times the bytes take much more than ten times the time."""
+    works = [work(directory, form, shape(size), read) for size in (small, 10 * small)]
+    works[0]()  # the first time imports libraries, which would hide what is slow
+    return is_superlinear(*works)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -93,8 +80,11 @@ def test_ten_times_the_bytes_take_ten_times_the_time(tmp_path: Path, form: str) 
 def test_ten_times_the_bytes_of_a_larger_file_take_ten_times_the_time(tmp_path: Path, form: str) -> None:
     """Small quadratic terms, which the slack hides where a small file takes little more than that."""
     size = 10 * SMALL
-    shapes = {name: one for name, one in SHAPES.items() if seconds(tmp_path, form, one(size)) < LARGER_SECONDS}
 
+    def is_fast(shape: Shape) -> bool:
+        return processor_time(work(tmp_path, form, shape(size))) < LARGER_SECONDS
+
+    shapes = {name: shape for name, shape in SHAPES.items() if is_fast(shape)}
     assert [name for name, shape in shapes.items() if takes_too_long(tmp_path, form, shape, size)] == []
 
 
@@ -107,10 +97,10 @@ def test_files_that_are_no_text_take_time_in_proportion(tmp_path: Path, form: st
 
 # What each reader calls for each part of a file, a shape of many parts, and seconds that the first one loses.
 PARTS = {
-    "pdf": (documents, "_page_text", "pages", 6e-7),
-    "zip": (containers, "member_format", "members", 3e-6),
-    "xlsx": (columnar, "cell_text", "rows", 3e-8),
-    "parquet": (columnar, "plain", "rows", 6e-9),
+    "pdf": (documents, "_page_text", "pages", 3e-6),
+    "zip": (containers, "member_format", "members", 1.5e-5),
+    "xlsx": (columnar, "cell_text", "rows", 1.2e-7),
+    "parquet": (columnar, "plain", "rows", 3e-8),
 }
 
 
@@ -133,7 +123,7 @@ def test_a_reader_that_takes_longer_for_each_further_part_is_noticed(
         parse_all(directory, form)
 
     monkeypatch.setattr(module, name, read_slowly)
-    monkeypatch.setattr("tests.worker.sandbox.corpus.test_linear_time.TRIES", 3)
+    monkeypatch.setattr("tests.worker.sandbox.corpus.scaling.TRIES", 1)
     assert takes_too_long(tmp_path, form, FILES[form][shape], small, parse_slowly)
 
 
@@ -141,11 +131,11 @@ def test_a_decompression_of_quadratic_time_is_noticed(tmp_path: Path, monkeypatc
     decompressed = containers.decompressed
 
     def slowly(path: Path, compression: str | None) -> Any:
-        spin(3e-12 * path.stat().st_size ** 2)
+        spin(1.5e-11 * path.stat().st_size ** 2)
         return decompressed(path, compression)
 
     monkeypatch.setattr(containers, "decompressed", slowly)
-    monkeypatch.setattr("tests.worker.sandbox.corpus.test_linear_time.TRIES", 3)
+    monkeypatch.setattr("tests.worker.sandbox.corpus.scaling.TRIES", 1)
     assert takes_too_long(tmp_path, "txt.zst", FILES["txt.zst"]["parts one after the other"], 30_000)
 
 
