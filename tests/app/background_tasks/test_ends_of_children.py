@@ -86,7 +86,7 @@ MEMORY = {
 
 @pytest.mark.parametrize("cause", TOO_LITTLE)
 @pytest.mark.parametrize("kind", MEMORY)
-def test_too_little_memory_is_told_with_the_limit(
+def test_too_little_memory_is_explained_with_the_limit(
     alice_api: TestClient, subjects: dict[str, str], program: Any, kind: str, cause: str
 ) -> None:
     program(TOO_LITTLE[cause])
@@ -96,7 +96,7 @@ def test_too_little_memory_is_told_with_the_limit(
 
 
 @pytest.mark.parametrize("kind", MEMORY)
-def test_what_the_kernel_kills_for_its_memory_is_told_so(
+def test_a_child_killed_by_the_kernel_for_want_of_memory_is_explained_so(
     alice_api: TestClient, subjects: dict[str, str], program: Any, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program("os.kill(os.getpid(), signal.SIGKILL)")

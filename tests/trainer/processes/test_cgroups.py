@@ -88,7 +88,7 @@ def test_without_a_delegated_group_there_is_none_for_children(
 
 
 @pytest.mark.parametrize(("number", "is_exceeded"), [("0", False), ("2", True)])
-def test_a_group_tells_whether_the_kernel_killed_for_its_memory(service: Path, number: str, is_exceeded: bool) -> None:
+def test_a_group_counts_processes_killed_for_want_of_memory(service: Path, number: str, is_exceeded: bool) -> None:
     group = cgroups.create_group(1 << 30, 7)
     assert group is not None
     assert not cgroups.has_exceeded_memory(str(group))  # as without such a file, or without a group
