@@ -224,7 +224,6 @@ NEVER_ONE = {
         ),
         *(
             "up to {n} tokenizers",
-            "{limit_bytes} bytes",
             "most {most} are",
             "most {longest} are",
             "under {n} characters",
