@@ -34,6 +34,7 @@ NUM_FIGURES = {
     "bench/long_run.py": 20,
     "bench/many_jobs.py": 44,
     "bench/near_dedup.py": 8,
+    "bench/paint.py": 8,
     "bench/parse.py": 14,
     "bench/plan.py": 10,
     "bench/proofs/cases.py": 2,

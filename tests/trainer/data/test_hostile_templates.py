@@ -92,7 +92,10 @@ def test_each_hostile_template_is_refused_or_harmless_and_the_next_works(
 
         for number, (template, outcome) in enumerate(HOSTILE.items()):
             answer = ask(str(number))
-            assert answer == outcome if outcome.startswith("=") else outcome in answer, f"{template}: {answer}"
+            # Filling the memory may take the second of computing time where pages are slow to come.
+            outcomes = (MEMORY, "1 s of") if outcome == MEMORY else (outcome,)
+            is_right = answer == outcome if outcome.startswith("=") else any(part in answer for part in outcomes)
+            assert is_right, f"{template}: {answer}"
             assert ask("Who?") == "= ", template
     assert [file.read_text() for file in tmp_path.iterdir()] == ["canary"]
 
