@@ -102,7 +102,11 @@ class Users:
         rows = self.installation.get("/api/v1/checkpoints", params={"limit": 1}).json().get("data")
         if rows:
             body = {"checkpoint": rows[0]["id"], "prompt": "A sheep", "max_tokens": 20}
-            answer = self.installation.post("/api/v1/generate", json=body)
+            try:
+                answer = self.installation.post("/api/v1/generate", json=body)
+            except httpx.TimeoutException:
+                self.counts["generations without an answer"] += 1
+                return
             code = "" if answer.is_success else f" {answer.json().get('code')}"
             self.counts[f"generations {answer.status_code}{code}"] += 1
 

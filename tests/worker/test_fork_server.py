@@ -14,7 +14,7 @@ from app.core.json_shapes import Telemetry
 from tests.waiting import until
 from trainer.processes.child_environment import child_environment
 from worker.environment import fork_server_socket
-from worker.inference.server import NICENESS
+from worker.inference.priority import LOADING_NICENESS, TEXT_NICENESS
 from worker.node import ForkServer, describe
 from worker.supervisor import gang_client as gangs
 
@@ -42,15 +42,15 @@ def test_a_gang_is_a_fork_in_a_session_of_its_own(fork_server: ForkServer) -> No
 
 
 def test_an_inference_process_gives_way_to_trainings(fork_server: ForkServer) -> None:
-    niceness = min(19, os.nice(0) + NICENESS)
+    loading, texts = (min(19, os.nice(0) + niceness) for niceness in (LOADING_NICENESS, TEXT_NICENESS))
     with connected(b'{"serve": "inference"}\n'):
         until(lambda: psutil.Process(fork_server._process.pid).children(), 20, "the fork")  # type: ignore[union-attr]
         (child,) = psutil.Process(fork_server._process.pid).children()  # type: ignore[union-attr]
-        until(lambda: child.nice() == niceness, 20, "its niceness")
+        until(lambda: child.nice() == loading, 20, "its niceness")
         assert os.getsid(child.pid) == child.pid
         if Path("/proc/self/autogroup").exists():  # the kernel has groups of sessions
             group = Path(f"/proc/{child.pid}/autogroup")
-            until(lambda: group.read_text().endswith(f" nice {niceness}\n"), 20, "that of its session")
+            until(lambda: group.read_text().endswith(f" nice {texts}\n"), 20, "that of its session")
     until(lambda: not child.is_running(), 20, "its end with the connection")
 
 

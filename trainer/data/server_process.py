@@ -60,6 +60,16 @@ class ServerProcess:
     ) -> None:
         self.close()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the child has opened its directory."""
+        return self._is_ready and not self._connection.closed
+
+    @property
+    def process_id(self) -> int:
+        """The ID of the child."""
+        return self._child.pid
+
     def close(self) -> None:
         """End the process, whatever it is doing."""
         self._end()

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from trainer.inference.text_pieces import TokenDecoder
 from trainer.modeling import lora
 from trainer.planning.context_length import context_length
 from trainer.processes.child_limits import data_bytes, limit_memory
+from worker.inference.priority import Priority
 from worker.inference.shared_tokenizer import SharedTokenizer
 from worker.inference.training_share import TrainingShare
 
@@ -167,8 +168,8 @@ class _Model:
 class Models:
     """The models in memory: those in use and the most recently used."""
 
-    def __init__(self, device: str) -> None:
-        self._device = device
+    def __init__(self, device: str, priority: Priority | None = None) -> None:
+        self._device, self._priority = device, priority
         self._pause = TrainingShare().pause if device == "cpu" else no_pause
         self._lock = threading.Lock()
         self._models: dict[Path, _Model] = {}
@@ -193,10 +194,8 @@ class Models:
         try:
             with self._lock:
                 self._reserve()
-            with model.loading:
-                if model.network is None:
-                    model.network = self._load(model)
-            yield SandboxedModel(model.network, lambda: self._engine(model), model.tokenizer, is_stopped, self._pause)
+            network = self._loaded(model, is_stopped)
+            yield SandboxedModel(network, lambda: self._engine(model), model.tokenizer, is_stopped, self._pause)
         except EngineStopped:  # the next request loads the model again
             with self._lock:
                 if self._models.get(path) is model:
@@ -358,6 +357,20 @@ class Models:
 
     def _num_cache_bytes(self) -> int:
         return sum(model.num_cache_bytes for model in self._models.values())
+
+    def _loaded(self, model: _Model, is_stopped: IsStopped) -> PreTrainedModel:
+        """The network of a model whose tokenizer is ready, too. From here on the calling thread computes texts."""
+        is_loaded = model.network is not None and model.tokenizer.is_ready
+        with nullcontext() if self._priority is None or is_loaded else self._priority.loading():
+            with model.loading:
+                if model.network is None:
+                    model.network = self._load(model)
+            if not is_loaded:
+                model.tokenizer.wait_until_ready(is_stopped)
+        if self._priority is not None:
+            self._priority.lower()
+            self._priority.lower(model.tokenizer.process_id)
+        return model.network
 
     def _load(self, model: _Model) -> PreTrainedModel:
         weights = model.weights

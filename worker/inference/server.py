@@ -40,13 +40,12 @@ from trainer.inference.sampling import SamplingSettings, TokenChoice
 from trainer.inference.text_pieces import MarkedDecoder, TextPiece, TokenDecoder, text_pieces
 from trainer.inference.tool_calls import ToolCallParser
 from trainer.inference.tool_grammar import call_grammar
-from trainer.processes.session_priority import set_session_niceness
 from worker.inference.inspection_tasks import INSPECTIONS, num_tokens_read
 from worker.inference.models import GenerationRefused, Models, SandboxedModel
+from worker.inference.priority import Priority
 
 log = logging.getLogger(__name__)
 
-NICENESS = 17  # added to that of the worker: beside a training it gets a 45th of a processor
 MAX_TARGET_TOKENS = 4_096  # that an encoder-decoder writes, whose positions have no end
 MIN_PROBABILITY = 1e-38  # whose logarithm is written for those that fp32 rounds to 0
 PIECE_SECONDS = 0.04  # the tokens of so long are decoded and sent together, after the first one
@@ -75,12 +74,10 @@ def _answer(conn: socket.socket, models: Models) -> None:
                     model = stack.enter_context(models.acquire(Path(task.path), lambda: _is_closed(conn)))
                 for message in TASKS[task.task](model, task):
                     _send(conn, message)
-        except GenerationRefused as refusal:
-            _send(conn, GenerationMessage(event="failure", code=refusal.code, values=refusal.values))
         except (BrokenPipeError, ConnectionResetError, CallStopped):
             raise
         except Exception as error:  # whatever a library makes of a strange model
-            _send(conn, _failure(error, task.id, models.memory_limit))
+            _send(conn, _failure(error, task, models.memory_limit))
 
 
 @contextmanager
@@ -109,13 +106,17 @@ def _progress_told(conn: socket.socket, models: Models, path: Path) -> Iterator[
         thread.join()
 
 
-def _failure(error: Exception, request_id: str, memory_limit: int) -> GenerationMessage:
-    """What an unforeseen exception of a library is for the user."""
+def _failure(error: Exception, task: GenerationTask, memory_limit: int) -> GenerationMessage:
+    """What a refusal, or an unforeseen exception of a library, is for the user."""
+    if not Path(task.path).is_dir():  # it was deleted while it was loaded
+        return GenerationMessage(event="failure", code="checkpoint_gone")
+    if isinstance(error, GenerationRefused):
+        return GenerationMessage(event="failure", code=error.code, values=error.values)
     if generation.is_memory_error(error):
-        log.warning("generation %s needed more memory than %s bytes", request_id, memory_limit)
+        log.warning("generation %s needed more memory than %s bytes", task.id, memory_limit)
         return GenerationMessage(event="failure", code="memory_exceeded", values={"limit_bytes": memory_limit})
-    log.exception("generation %s failed", request_id, exc_info=error)
-    values = {"id": request_id, "why": f"{type(error).__name__}: {error}"[:200]}
+    log.exception("generation %s failed", task.id, exc_info=error)
+    values = {"id": task.id, "why": f"{type(error).__name__}: {error}"[:200]}
     return GenerationMessage(event="failure", code="inference_failed", values=values)
 
 
@@ -303,15 +304,16 @@ TASKS: dict[str, Task] = {"generate": _generate, **dict.fromkeys(INSPECTIONS, _i
 
 def serve(leash: socket.socket) -> None:
     """Serve the generations whose sockets arrive over this connection, until it closes or is idle for long."""
-    _give_way_to_trainings()
+    priority = Priority()
     torch.set_num_threads(os.cpu_count() or 1)
-    models = Models(generation.pick_device())
+    models = Models(generation.pick_device(), priority)
     streams: list[threading.Thread] = []
     idle_since = time.monotonic()
     while True:
         readable = bool(select.select([leash], [], [], 1.0)[0])
         streams = [stream for stream in streams if stream.is_alive()]
         models.give_way()
+        priority.set_session()
         if readable:
             data, descriptors, _flags, _address = socket.recv_fds(leash, 1, 1)
             if not data:
@@ -323,13 +325,6 @@ def serve(leash: socket.socket) -> None:
             idle_since = time.monotonic()
         elif time.monotonic() - idle_since > IDLE_SECONDS:
             return
-
-
-def _give_way_to_trainings() -> None:
-    """Lower the priority of this process and of its session."""
-    with suppress(PermissionError):  # it leads a session already
-        os.setsid()
-    set_session_niceness(os.nice(NICENESS))
 
 
 def main() -> None:

@@ -28,6 +28,21 @@ class SharedTokenizer:
         self._vocabulary_lock = threading.Lock()
         self._texts = count()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the process has opened its directory."""
+        return self._process.is_ready
+
+    @property
+    def process_id(self) -> int:
+        """The ID of the process."""
+        return self._process.process_id
+
+    def wait_until_ready(self, is_stopped: IsStopped) -> None:
+        """Wait until the process has opened its directory. Raises Failure, and CallStopped soon after `is_stopped`."""
+        with self._turn(is_stopped) as process:
+            process.wait_until_ready(is_stopped)
+
     def call(self, name: str, *arguments: Any, is_stopped: IsStopped) -> Any:
         """The result of a call. Raises RecordRefused, Failure, and CallStopped soon after `is_stopped`."""
         with self._turn(is_stopped) as process:

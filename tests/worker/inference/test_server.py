@@ -213,6 +213,19 @@ def test_all_who_wait_for_a_model_hear_how_far_it_is_loaded(
     assert "loading" not in events
 
 
+def test_a_checkpoint_that_is_deleted_while_it_is_loaded_is_gone(
+    models: Models, plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_model = generation.load_model
+
+    def delete_and_load(path: Path, device: str, on_progress: Any) -> Any:
+        path.rename(path.with_name("trash"))
+        return load_model(path, device, on_progress)
+
+    monkeypatch.setattr(generation, "load_model", delete_and_load)
+    assert ServerRequest(models, plain).last()["code"] == "checkpoint_gone"
+
+
 def test_a_generation_whose_reader_left_stops_computing(
     models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
